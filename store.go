@@ -34,7 +34,9 @@ type InventoryRun interface {
 	// Apply writes records and deletions of a section in one transaction.
 	// An unchanged record costs no write; a changed one leaves its former
 	// version in the history. A record that moved here from another section
-	// belongs to this one from now on. learned is when Remit saw it.
+	// belongs to this one from now on. Of several records with one ID the
+	// last counts, and one that is also deleted goes; a deletion holds
+	// whichever section showed the record last. learned is when Remit saw it.
 	Apply(ctx context.Context, section string, learned time.Time, records Records, deleted []ID) (Changes, error)
 
 	// Complete ends the full listing of a section and removes every record of
@@ -74,8 +76,9 @@ type InventoryReader interface {
 	// The facet "" with the value "" is the total.
 	Counts(ctx context.Context, kind RecordKind, system ID) ([]FacetCount, error)
 
-	// History lists the versions of one record, the newest first; the
-	// records inside are of the type that its ID names.
+	// History lists the versions of one record, the newest first, none when
+	// it was never seen; the records inside are of the type that its ID
+	// names. [Invalid] when that is no kind of inventory record.
 	History(ctx context.Context, id ID) ([]Version, error)
 }
 
@@ -142,7 +145,10 @@ type Filter struct {
 type PageRequest struct {
 	Limit int    // 1 to 1000; 0 means 100
 	After string // the cursor that the page before returned; "" is the first page
-	Sort  string // "name" (default: namespace, name), "kind", "created", "expires", "id"
+
+	// Sort is "name" (default: namespace, name), "kind", "created", "expires"
+	// or "id"; of findings also "severity", the worst first, their default.
+	Sort string
 }
 
 // FindingStore keeps findings over time.
@@ -159,7 +165,8 @@ type FindingStore interface {
 
 	// SetFindingState acknowledges, suppresses (until then) or opens findings by
 	// hand. [NotFound] when the ID is unknown; [Invalid] for Resolved, which
-	// only mending brings.
+	// only mending brings, and for an until that is not after now; [Conflict]
+	// when the finding is resolved, which only its return changes.
 	SetFindingState(ctx context.Context, id ID, state FindingState, until, now time.Time) error
 
 	Findings(ctx context.Context, f FindingFilter, page PageRequest) ([]Finding, string, error)
@@ -191,6 +198,7 @@ type FindingFilter struct {
 	States          []FindingState
 	Subjects        []ID
 	Identities      []ID // the subject or the identity concerned
+	Namespaces      []string
 	Risks           []string
 	Search          string // in the subject's name, as Filter.Search
 }
