@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,7 +60,10 @@ func (f *outputFlags) write(cmd *cobra.Command, render func(io.Writer, report.Ta
 			options.Color = options.Color || f.color == "auto" && os.Getenv("NO_COLOR") == ""
 		}
 		buffered := bufio.NewWriter(out)
-		return errors.Join(render(buffered, options), buffered.Flush())
+		if err := render(buffered, options); err != nil {
+			return notWritten(err)
+		}
+		return notWritten(buffered.Flush())
 	}
 	file, err := os.CreateTemp(filepath.Dir(f.output), ".remit-*")
 	if err != nil {
@@ -68,11 +72,26 @@ func (f *outputFlags) write(cmd *cobra.Command, render func(io.Writer, report.Ta
 	defer os.Remove(file.Name())
 	buffered := bufio.NewWriter(file)
 	err = render(buffered, report.TableOptions{Verbose: f.verbose, Color: f.color == "always", Command: cmd.CommandPath()})
-	if err = errors.Join(err, buffered.Flush(), file.Close()); err != nil {
-		return err
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return notWritten(err)
 	}
 	if err := os.Rename(file.Name(), f.output); err != nil {
 		return remit.Errorf(remit.Invalid, "write output", "%w", err)
 	}
 	return nil
+}
+
+// notWritten tells a full disk or a closed pipe from a fault of ours.
+func notWritten(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return remit.Errorf(remit.Unavailable, "write output", "%w", err)
+	}
+	return err
 }
