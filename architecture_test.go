@@ -21,10 +21,21 @@ var mayImport = map[string][]string{
 	"remit/connector/secret":        {"remit"},
 	"remit/connector/kubernetes":    {"remit", "remit/connector", "remit/connector/secret"},
 	"remit/connector/connectortest": {"remit", "remit/connector"},
+	"remit/connector/aws":           {"remit", "remit/connector"},
+	"remit/connector/azure":         {"remit", "remit/connector"},
+	"remit/connector/gcp":           {"remit", "remit/connector"},
+	"remit/connector/github":        {"remit", "remit/connector"},
+	"remit/connector/okta":          {"remit", "remit/connector"},
+	"remit/connector/openbao":       {"remit", "remit/connector"},
+	"remit/connector/ocsf":          {"remit", "remit/connector"},
+	"remit/connector/anthropic":     {"remit", "remit/connector"},
+	"remit/connector/openai":        {"remit", "remit/connector"},
 
-	// Capabilities do not know each other. The inventory also speaks the
-	// connector's contract, for it is whom connectors hand their pages to.
+	// Capabilities do not know each other. Those that take what
+	// connectors hand over, pages and events, also speak their contract.
 	"remit/inventory": {"remit", "remit/connector"},
+	"remit/activity":  {"remit", "remit/connector"},
+	"remit/detect":    {"remit", "remit/connector"},
 	"remit/policy":    {"remit"},
 	"remit/report":    {"remit"},
 

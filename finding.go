@@ -30,6 +30,17 @@ type Finding struct {
 	Controls []string `json:"controls"` // "SOC 2 CC6.1", "NIST SP 800-53 AC-6(7)"
 	Remedy   string   `json:"remedy"`
 
+	// Of a detection's finding, what was seen: the credentials and the
+	// addresses, as the log writes them, and the IDs of the events that matched,
+	// the first of each (see MaxSeen) in order. EventCount is how many events
+	// matched in all. Words explain in sentences, with numbers, what is unusual.
+	// First and Last of such a finding are the times of events.
+	Credentials []string `json:"credentials,omitempty"`
+	Addresses   []string `json:"addresses,omitempty"`
+	Events      []string `json:"events,omitempty"`
+	EventCount  int64    `json:"event_count,omitempty"`
+	Words       string   `json:"words,omitempty"`
+
 	State           FindingState `json:"state"`
 	First           time.Time    `json:"first"` // when it was first found
 	Last            time.Time    `json:"last"`  // when it was last confirmed or changed
@@ -37,6 +48,9 @@ type Finding struct {
 	SuppressedUntil time.Time    `json:"suppressed_until,omitzero"`
 	Reopened        int          `json:"reopened,omitempty"` // how often it came back
 }
+
+// MaxSeen is how many credentials, addresses and event IDs one finding names.
+const MaxSeen = 100
 
 // Subject is the record that a finding is about, in its system's words.
 type Subject struct {

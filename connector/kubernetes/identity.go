@@ -145,6 +145,7 @@ func (p *projection) ownersOf(m *meta, namespace string) []ownedBy {
 // node is the reduced form of a Node.
 type node struct {
 	kubelet, image string
+	addresses      string
 }
 
 func (*node) mentions(self remit.Ref, f func(remit.Ref, mentionKind)) {
@@ -152,9 +153,16 @@ func (*node) mentions(self remit.Ref, f func(remit.Ref, mentionKind)) {
 }
 
 func (r *reducer) node(n *corev1.Node) *node {
+	var addresses []string
+	for _, a := range n.Status.Addresses {
+		if len(addresses) < maxAddresses && (a.Type == corev1.NodeInternalIP || a.Type == corev1.NodeExternalIP) {
+			addresses = append(addresses, truncate(a.Address, maxLabel))
+		}
+	}
 	return &node{
-		kubelet: truncate(n.Status.NodeInfo.KubeletVersion, maxMeaning),
-		image:   truncate(n.Status.NodeInfo.OSImage, maxMeaning),
+		kubelet:   truncate(n.Status.NodeInfo.KubeletVersion, maxMeaning),
+		image:     truncate(n.Status.NodeInfo.OSImage, maxMeaning),
+		addresses: strings.Join(addresses, ","),
 	}
 }
 
@@ -178,6 +186,7 @@ func (p *projection) node(ref remit.Ref, o *object) {
 		if n, ok := o.body.(*node); ok {
 			set(&identity.Attributes, "kubelet-version", n.kubelet)
 			set(&identity.Attributes, "os-image", n.image)
+			set(&identity.Attributes, "addresses", n.addresses)
 		}
 	}
 	p.out.Identities = append(p.out.Identities, identity)

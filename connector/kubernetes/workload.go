@@ -26,6 +26,10 @@ type workload struct {
 	disabled bool // it has finished, or is suspended
 
 	issuers []string // that the flags of an API server name
+
+	// addresses and node are where a pod runs; "" until it does. They tell
+	// from where the tokens that are bound to it may be used.
+	addresses, node string
 }
 
 // template is what a workload's pods are like.
@@ -164,7 +168,42 @@ func (r *reducer) pod(o *corev1.Pod) *workload {
 	for _, issuer := range apiServerFlags(o)["oidc-issuer-url"] {
 		w.issuers = append(w.issuers, truncate(issuer, maxLabel))
 	}
+	if !w.disabled {
+		w.addresses, w.node = podAddresses(o), truncate(o.Spec.NodeName, maxLabel)
+	}
 	return w
+}
+
+// podAddresses lists a pod's addresses, those of both families.
+func podAddresses(o *corev1.Pod) string {
+	var list []string
+	for _, ip := range o.Status.PodIPs {
+		if len(list) < maxAddresses && ip.IP != "" {
+			list = append(list, truncate(ip.IP, maxLabel))
+		}
+	}
+	if len(list) == 0 && o.Status.PodIP != "" {
+		list = append(list, truncate(o.Status.PodIP, maxLabel))
+	}
+	return strings.Join(list, ",")
+}
+
+// maxAddresses bounds how many addresses of a pod or node are noted. Kubernetes
+// gives a pod two, one of each family.
+const maxAddresses = 8
+
+// place projects where a running pod is, whatever it is part of.
+func (p *projection) place(ref remit.Ref, o *object) {
+	w, ok := o.body.(*workload)
+	if !ok || w.addresses == "" {
+		return
+	}
+	r := remit.Resource{Record: p.record(remit.ResourceID(p.system, ref), ref, &o.meta), Type: "pod"}
+	r.Labels = nil // they are its workload's
+	set(&r.Attributes, "addresses", w.addresses)
+	set(&r.Attributes, "node", w.node)
+	set(&r.Attributes, "service-account", w.account.Name)
+	p.out.Resources = append(p.out.Resources, r)
 }
 
 // podBody reduces a pod, or the template of one. o is the object that holds the
@@ -354,6 +393,9 @@ func (p *projection) workload(ref remit.Ref, o *object) {
 			isCustom = true
 			agent = body.agent
 		case *workload:
+			if ref.Kind == "Pod" {
+				p.place(ref, o)
+			}
 			if p.rolledUp(o) {
 				return
 			}
