@@ -1,0 +1,171 @@
+package activity
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/valyala/fastjson"
+
+	"remit"
+)
+
+// maxDocument bounds one JSON document of a file, in bytes: a CloudTrail file,
+// an EventList. Lines of JSON are documents of their own.
+const maxDocument = 256 << 20
+
+// Documents calls each with every JSON document in r: a line of JSON lines, or
+// a value of a file that is one value or several, however they are laid out.
+// gzip and zstd are recognised by their first bytes. document is valid during
+// the call; line is where it begins, counted from 1, and read is how many bytes
+// of r, as they are stored, were taken so far. A line that is no JSON is handed
+// over as it is. Errors are those of r, of a damaged compression, of a document
+// above 256 MiB ([remit.Invalid]) and of each.
+func Documents(r io.Reader, each func(document []byte, line int, read int64) error) error {
+	counted := &countingReader{r: r}
+	plain, closer, err := decompress(counted)
+	if err != nil {
+		return err
+	}
+	defer closer()
+	in := bufio.NewReaderSize(plain, 1<<20)
+	line := 0
+	var long []byte
+	first := true
+	for {
+		text, err := in.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			if long = append(long, text...); len(long) > maxDocument {
+				return remit.Errorf(remit.Invalid, "", "line %d is longer than %d MiB: split the file", line+1, maxDocument>>20)
+			}
+			continue
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return damaged(err)
+		}
+		line++
+		if len(long) > 0 {
+			long = append(long, text...)
+			text, long = long, long[:0]
+		}
+		if line == 1 {
+			text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+		}
+		if doc := bytes.TrimSpace(text); len(doc) > 0 {
+			if first && (doc[0] == '{' || doc[0] == '[') && fastjson.ValidateBytes(doc) != nil {
+				// The first line is no whole value, so the file is not one of
+				// lines.
+				return values(io.MultiReader(bytes.NewReader(bytes.Clone(text)), in), line, counted, each)
+			}
+			first = false
+			if err := each(doc, line, counted.n); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+func damaged(err error) error {
+	return remit.Errorf(remit.Invalid, "", "the file is damaged or cut short: %w", err)
+}
+
+type countingReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countingReader) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	return n, err
+}
+
+func decompress(r io.Reader) (io.Reader, func(), error) {
+	in := bufio.NewReaderSize(r, 256<<10)
+	magic, err := in.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(in)
+		if err != nil {
+			return nil, nil, damaged(err)
+		}
+		return z, func() {}, nil
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
+		if err != nil {
+			return nil, nil, damaged(err)
+		}
+		return z, z.Close, nil
+	}
+	return in, func() {}, nil
+}
+
+// values splits text into the JSON values at its top, by their brackets.
+func values(r io.Reader, line int, counted *countingReader, each func([]byte, int, int64) error) error {
+	in := bufio.NewReaderSize(r, 1<<20)
+	var doc []byte
+	depth, began := 0, line
+	inString, escaped := false, false
+	for {
+		chunk, err := in.Peek(1)
+		if err == nil {
+			chunk, _ = in.Peek(in.Buffered())
+		}
+		if len(chunk) == 0 {
+			if !errors.Is(err, io.EOF) {
+				return damaged(err)
+			}
+			if rest := bytes.TrimSpace(doc); len(rest) > 0 {
+				return each(rest, began, counted.n)
+			}
+			return nil
+		}
+		start := 0
+		for i, c := range chunk {
+			if c == '\n' {
+				line++
+			}
+			switch {
+			case escaped:
+				escaped = false
+			case inString:
+				switch c {
+				case '\\':
+					escaped = true
+				case '"':
+					inString = false
+				}
+			case c == '"':
+				inString = true
+			case c == '{' || c == '[':
+				if depth == 0 {
+					start, began, doc = i, line, doc[:0]
+				}
+				depth++
+			case (c == '}' || c == ']') && depth > 0:
+				if depth--; depth == 0 {
+					doc = append(doc, chunk[start:i+1]...)
+					if err := each(doc, began, counted.n); err != nil {
+						return err
+					}
+					doc, start = doc[:0], i+1
+				}
+			}
+		}
+		if doc = append(doc, chunk[start:]...); len(doc) > maxDocument {
+			return remit.Errorf(remit.Invalid, "", "the value that begins in line %d is longer than %d MiB: split the file", began, maxDocument>>20)
+		}
+		if _, err := in.Discard(len(chunk)); err != nil {
+			return damaged(err)
+		}
+	}
+}

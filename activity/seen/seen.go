@@ -1,0 +1,130 @@
+// Package seen remembers which events were counted, so that an event that comes
+// twice, by a batch sent again or by a log imported over what a webhook has
+// delivered, counts once.
+//
+// An event is known by a 64-bit hash of its ID, kept by the hour of the event's
+// own time: of ten million events in one hour, the chance that any one is taken
+// for another is below one in three hundred thousand.
+package seen
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+
+	"remit"
+)
+
+// Loader reads the sets of an hour that were stored; see
+// [remit.ActivityReader].
+type Loader interface {
+	Seen(ctx context.Context, system remit.ID, hour int64) ([]remit.SeenChunk, error)
+}
+
+// Set is the events of one system. It is not safe for concurrent use.
+type Set struct {
+	system remit.ID
+	loader Loader // nil when nothing was stored before
+	max    int
+	hours  map[int64]*hour
+	last   *hour // the hour of the last event, which is most often the next one's
+	clock  int64
+	held   int
+}
+
+type hour struct {
+	number int64
+	known  map[uint64]struct{}
+	fresh  []uint64 // since the last checkpoint
+	used   int64
+}
+
+// New returns a set that holds up to max hashes in memory (0 is 16 million,
+// about 400 MB) beside those of the hour in use; hours that rest are read again
+// when they are needed.
+func New(system remit.ID, loader Loader, max int) *Set {
+	if max <= 0 {
+		max = 16 << 20
+	}
+	return &Set{system: system, loader: loader, max: max, hours: make(map[int64]*hour)}
+}
+
+// Add says whether the event is new, and remembers it.
+func (s *Set) Add(ctx context.Context, number int64, id uint64) (bool, error) {
+	h := s.last
+	if h == nil || h.number != number {
+		var err error
+		if h, err = s.hour(ctx, number); err != nil {
+			return false, err
+		}
+		s.last = h
+	}
+	if _, ok := h.known[id]; ok {
+		return false, nil
+	}
+	h.known[id] = struct{}{}
+	h.fresh = append(h.fresh, id)
+	s.held++
+	return true, nil
+}
+
+func (s *Set) hour(ctx context.Context, number int64) (*hour, error) {
+	s.clock++
+	if h := s.hours[number]; h != nil {
+		h.used = s.clock
+		return h, nil
+	}
+	h := &hour{number: number, known: make(map[uint64]struct{}), used: s.clock}
+	if s.loader != nil {
+		chunks, err := s.loader.Seen(ctx, s.system, number)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range chunks {
+			for b := c.IDs; len(b) >= 8; b = b[8:] {
+				h.known[binary.LittleEndian.Uint64(b)] = struct{}{}
+			}
+		}
+	}
+	s.held += len(h.known)
+	s.hours[number] = h
+	return h, nil
+}
+
+// Changed appends what was added since it was last called to a checkpoint.
+func (s *Set) Changed(c *remit.Checkpoint) {
+	at := len(c.Seen)
+	for _, h := range s.hours {
+		if len(h.fresh) == 0 {
+			continue
+		}
+		ids := make([]byte, 0, 8*len(h.fresh))
+		for _, id := range h.fresh {
+			ids = binary.LittleEndian.AppendUint64(ids, id)
+		}
+		c.Seen = append(c.Seen, remit.SeenChunk{System: s.system, Hour: h.number, IDs: ids})
+	}
+	slices.SortFunc(c.Seen[at:], func(a, b remit.SeenChunk) int { return int(a.Hour - b.Hour) })
+}
+
+// Committed says that what Changed returned is on disk, from where hours that
+// rest can be read again: those are forgotten when too much is held.
+func (s *Set) Committed(loader Loader) {
+	s.loader = loader
+	for _, h := range s.hours {
+		h.fresh = h.fresh[:0]
+	}
+	for s.held > s.max && len(s.hours) > 1 {
+		var oldest *hour
+		for _, h := range s.hours {
+			if h != s.last && (oldest == nil || h.used < oldest.used) {
+				oldest = h
+			}
+		}
+		if oldest == nil {
+			return
+		}
+		s.held -= len(oldest.known)
+		delete(s.hours, oldest.number)
+	}
+}

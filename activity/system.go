@@ -1,0 +1,400 @@
+package activity
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"remit"
+	"remit/activity/lineage"
+	"remit/activity/seen"
+	"remit/activity/usage"
+	"remit/connector"
+)
+
+// system is what the pipeline keeps of one system.
+type system struct {
+	id      remit.ID
+	name    string
+	store   Store
+	fresh   bool // nothing was stored of it before
+	actors  map[remit.Ref]*actor
+	changes []*actor
+	lineage *lineage.Tree
+	usage   *usage.Table
+	seen    *seen.Set
+	places  *places
+}
+
+// actor is an identity as the log names it.
+type actor struct {
+	remit.Presence
+	known bool // in the inventory
+	kind  remit.IdentityType
+	dirty bool
+}
+
+// maxActors bounds how many actors are kept in memory; when there are more,
+// all are forgotten after a checkpoint and read again as they come.
+const maxActors = 1 << 20
+
+// system returns the system of an event.
+func (p *Pipeline) system(ctx context.Context, in Input, d connector.Decoder, native string) (*system, error) {
+	if in.System != "" {
+		if s := p.systems[in.System]; s != nil {
+			return s, nil
+		}
+		return p.open(ctx, in.System)
+	}
+	name := systemName{d.Source().Connector, native}
+	if s := p.byName[name]; s != nil {
+		return s, nil
+	}
+	id, err := p.place(ctx, name, d.Source().Title)
+	if err != nil {
+		return nil, err
+	}
+	s, err := p.open(ctx, id)
+	if err == nil {
+		p.byName[systemName{strings.Clone(name.connector), strings.Clone(native)}] = s
+	}
+	return s, err
+}
+
+// place finds the system that events belong to which name it so, or which name
+// none: then it is the only connected system of their kind, or one that is made
+// for them.
+func (p *Pipeline) place(ctx context.Context, name systemName, title string) (remit.ID, error) {
+	all, err := p.options.Store.Systems(ctx)
+	if err != nil {
+		return "", err
+	}
+	id := remit.SystemID(name.connector, cmp.Or(name.native, "unnamed"))
+	var same []remit.System
+	for _, s := range all {
+		if s.ID == id {
+			return id, nil
+		}
+		if s.Connector == name.connector {
+			same = append(same, s)
+		}
+	}
+	if name.native == "" && len(same) == 1 {
+		return same[0].ID, nil
+	}
+	if name.native == "" && len(same) > 1 {
+		return "", remit.Errorf(remit.Invalid, "place events",
+			"%s names no system and %d of that kind are known: say which with --system, for example --system %s", title, len(same), same[0].Name)
+	}
+	made := remit.System{
+		ID: id, Connector: name.connector, Name: name.connector, Native: cmp.Or(name.native, "unnamed"),
+		Mode: remit.ModeObserve, Recorded: true,
+	}
+	if name.native != "" {
+		made.Name += "/" + name.native
+	}
+	return id, p.options.Store.PutSystem(ctx, made)
+}
+
+func (p *Pipeline) open(ctx context.Context, id remit.ID) (*system, error) {
+	if s := p.systems[id]; s != nil {
+		return s, nil
+	}
+	s := &system{
+		id: id, store: p.options.Store,
+		actors:  make(map[remit.Ref]*actor),
+		lineage: lineage.New(id, lineage.Options{}),
+		usage:   usage.New(id),
+	}
+	all, err := s.store.Systems(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, known := range all {
+		if known.ID == id {
+			s.name = known.Name
+		}
+	}
+	filter := remit.ActivityFilter{System: id}
+	some, _, err := s.store.Presences(ctx, filter, remit.PageRequest{Limit: 1})
+	if err != nil {
+		return nil, err
+	}
+	s.fresh = len(some) == 0
+	s.seen = seen.New(id, s.store, 0)
+	if !s.fresh {
+		err := Each(ctx, filter, s.store.Lineage, func(l remit.Lineage) error {
+			s.lineage.Load([]remit.Lineage{l})
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if s.places, err = newPlaces(ctx, s.store, id); err != nil {
+		return nil, err
+	}
+	p.systems[id] = s
+	return s, nil
+}
+
+// Each calls f with every entry of a list.
+func Each[T any](ctx context.Context, filter remit.ActivityFilter, list func(context.Context, remit.ActivityFilter, remit.PageRequest) ([]T, string, error), f func(T) error) error {
+	page := remit.PageRequest{Limit: 1000}
+	for {
+		some, next, err := list(ctx, filter, page)
+		if err != nil {
+			return err
+		}
+		for _, one := range some {
+			if err := f(one); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		page.After = next
+	}
+}
+
+// actor returns what is known of an identity that the log names.
+func (s *system) actor(ctx context.Context, ref remit.Ref) (*actor, error) {
+	if a := s.actors[ref]; a != nil {
+		return a, nil
+	}
+	a := &actor{}
+	a.System, a.Identity, a.Actor = s.id, remit.IdentityID(s.id, ref), ref
+	a.kind, a.known = s.places.identity(a.Identity)
+	if !s.fresh {
+		filter := remit.ActivityFilter{System: s.id, Identities: []remit.ID{a.Identity}}
+		before, _, err := s.store.Presences(ctx, remit.ActivityFilter{System: s.id, Identities: filter.Identities}, remit.PageRequest{Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		if len(before) > 0 {
+			a.Presence = before[0]
+			err := Each(ctx, filter, s.store.Usage, func(u remit.Usage) error {
+				s.usage.Load([]remit.Usage{u})
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	s.actors[ref] = a
+	return a, nil
+}
+
+// attribute fills in what the event itself does not tell, and counts it.
+func (s *system) attribute(ctx context.Context, e *connector.Event) error {
+	a := &e.Activity
+	who, err := s.actor(ctx, a.Actor)
+	if err != nil {
+		return err
+	}
+	a.Identity, a.Known = who.Identity, who.known
+	if who.kind != "" {
+		a.Type = who.kind // the inventory knows better what the name only suggests
+	}
+	if !who.Last.IsZero() && a.Time.After(who.Last) {
+		a.Dormant = a.Time.Sub(who.Last)
+	}
+	var holder remit.ID
+	if a.Minted.For != (remit.Ref{}) {
+		other, err := s.actor(ctx, a.Minted.For)
+		if err != nil {
+			return err
+		}
+		holder = other.Identity
+	}
+	s.lineage.Observe(a, holder)
+	if a.Bound != (remit.Ref{}) {
+		a.Outside = s.places.outside(ctx, a)
+	}
+	exercised := who.Identity
+	if a.As != (remit.Ref{}) {
+		other, err := s.actor(ctx, a.As)
+		if err != nil {
+			return err
+		}
+		exercised = other.Identity
+	}
+	s.usage.Observe(a, exercised)
+
+	if who.Principal == "" {
+		who.Principal, who.Type, who.First = a.Principal, a.Type, a.Time
+	}
+	if a.Time.Before(who.First) {
+		who.First = a.Time
+	}
+	if a.Time.After(who.Last) {
+		who.Last = a.Time
+	}
+	who.Count++
+	if a.Outcome == remit.Denied {
+		who.Denied++
+	}
+	if !who.dirty {
+		who.dirty = true
+		s.changes = append(s.changes, who)
+	}
+	return nil
+}
+
+func (s *system) changed(c *remit.Checkpoint) {
+	at := len(c.Presences)
+	for _, a := range s.changes {
+		c.Presences = append(c.Presences, a.Presence)
+	}
+	slices.SortFunc(c.Presences[at:], func(a, b remit.Presence) int { return cmp.Compare(a.Identity, b.Identity) })
+	s.lineage.Changed(c)
+	s.usage.Changed(c)
+	s.seen.Changed(c)
+}
+
+func (s *system) committed() {
+	for _, a := range s.changes {
+		a.dirty = false
+	}
+	s.changes = s.changes[:0]
+	if len(s.actors) > maxActors {
+		clear(s.actors)
+		s.usage = usage.New(s.id)
+		s.fresh = false
+	}
+	s.seen.Committed(s.store)
+}
+
+func (p *Pipeline) inOrder() []*system {
+	all := make([]*system, 0, len(p.systems))
+	for _, s := range p.systems {
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b *system) int { return cmp.Compare(a.id, b.id) })
+	return all
+}
+
+// contentID is the ID of an event whose system gives it none.
+func contentID(raw []byte) string {
+	sum := sha256.Sum256(raw)
+	return "sha256:" + hex.EncodeToString(sum[:16])
+}
+
+// eventHash tells events apart. The ID alone does not: a client may choose the
+// auditID of its requests (the Audit-ID header), and would hide all but the
+// first of them behind one.
+func eventHash(a *remit.Activity) uint64 {
+	var scratch [512]byte
+	b := append(scratch[:0], a.ID...)
+	b = a.Time.AppendFormat(append(b, 0), time.RFC3339Nano)
+	for _, part := range [...]string{a.Principal, a.Action, a.Resource.Kind, a.Resource.Namespace, a.Resource.Name, a.Address} {
+		b = append(append(b, 0), part...)
+	}
+	return xxhash.Sum64(b)
+}
+
+// places is what the inventory tells of a system: who is known, and where the
+// pods and nodes are that credentials are bound to.
+type places struct {
+	store      Inventory
+	system     remit.ID
+	identities map[remit.ID]remit.IdentityType
+	nodes      map[string][]netip.Addr
+	bound      map[remit.Ref]*place
+}
+
+type place struct {
+	addresses []netip.Addr
+	asked     time.Time // event time at which it was looked up and not found
+}
+
+// notAgain is how long, in event time, an object that the inventory did not
+// have is not asked for again.
+const notAgain = 10 * time.Second
+
+func newPlaces(ctx context.Context, store Inventory, id remit.ID) (*places, error) {
+	p := &places{store: store, system: id}
+	return p, p.refresh(ctx)
+}
+
+func (p *places) refresh(ctx context.Context) error {
+	p.identities, p.nodes = make(map[remit.ID]remit.IdentityType), make(map[string][]netip.Addr)
+	p.bound = make(map[remit.Ref]*place)
+	page := remit.PageRequest{Limit: 1000, Sort: "id"}
+	for {
+		some, next, err := p.store.Identities(ctx, remit.Filter{System: p.system}, page)
+		if err != nil {
+			return err
+		}
+		for _, i := range some {
+			p.identities[i.ID] = i.Type
+			if i.Kind == "Node" {
+				p.nodes[i.Name] = addresses(i.Attributes["addresses"])
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		page.After = next
+	}
+}
+
+func (p *places) identity(id remit.ID) (remit.IdentityType, bool) {
+	t, ok := p.identities[id]
+	return t, ok
+}
+
+// outside says whether the address of an activity is known to be none of what
+// its credential is bound to, nor of the node of it.
+func (p *places) outside(ctx context.Context, a *remit.Activity) bool {
+	at := p.bound[a.Bound]
+	if at == nil || len(at.addresses) == 0 && a.Time.Sub(at.asked).Abs() > notAgain {
+		at = p.find(ctx, a)
+		if len(p.bound) > maxActors {
+			clear(p.bound)
+		}
+		p.bound[a.Bound] = at
+	}
+	if len(at.addresses) == 0 {
+		return false
+	}
+	from, err := netip.ParseAddr(a.Address)
+	if err != nil {
+		return false
+	}
+	from = from.Unmap()
+	return !slices.Contains(at.addresses, from) && !slices.Contains(p.nodes[a.Node], from)
+}
+
+func (p *places) find(ctx context.Context, a *remit.Activity) *place {
+	found, _, err := p.store.Resources(ctx, remit.Filter{
+		System: p.system, Kinds: []string{a.Bound.Kind}, Namespaces: []string{a.Bound.Namespace}, Names: []string{a.Bound.Name},
+	}, remit.PageRequest{Limit: 1})
+	if err != nil || len(found) == 0 {
+		return &place{asked: a.Time}
+	}
+	at := &place{asked: a.Time, addresses: addresses(found[0].Attributes["addresses"])}
+	if node := found[0].Attributes["node"]; node != "" {
+		at.addresses = append(at.addresses, p.nodes[node]...)
+	}
+	return at
+}
+
+func addresses(list string) []netip.Addr {
+	var out []netip.Addr
+	for text := range strings.SplitSeq(list, ",") {
+		if a, err := netip.ParseAddr(strings.TrimSpace(text)); err == nil {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}
