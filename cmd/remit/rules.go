@@ -1,0 +1,334 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/valyala/fastjson"
+
+	"remit"
+	"remit/activity"
+	"remit/connector"
+	"remit/detect"
+	"remit/detect/rules"
+	"remit/detect/sigma"
+	"remit/report"
+)
+
+func newRulesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "rules",
+		Short: "Look at the detection rules, test them, and try them on events",
+	}
+	cmd.AddCommand(newRulesListCommand(), newRulesTestCommand(), newRulesExplainCommand(), newRulesCoverageCommand(), newRulesRunCommand())
+	return cmd
+}
+
+// tell writes what of the rules cannot be evaluated.
+func tell(w io.Writer, unsupported []sigma.Unsupported, faulty []error) {
+	for _, err := range faulty {
+		fmt.Fprintf(w, "not loaded: %s\n", report.Visible(err.Error()))
+	}
+	for _, u := range unsupported {
+		fmt.Fprintf(w, "not evaluated: %s (%s): %s\n", report.Visible(u.Rule.Ref()), report.Visible(u.Rule.Path), report.Visible(u.Reason))
+	}
+}
+
+func newRulesListCommand() *cobra.Command {
+	var f rulesFlags
+	cmd := &cobra.Command{
+		Use: "list", Short: "List the rules", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, faulty, err := f.load()
+			if err != nil {
+				return err
+			}
+			for _, r := range all {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-14s %-56s %s\n", report.Visible(r.Level), report.Visible(ruleName(r)), report.Visible(r.Title))
+			}
+			tell(cmd.ErrOrStderr(), nil, faulty)
+			return nil
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func ruleName(r *sigma.Rule) string {
+	if r.Name != "" {
+		return r.Name
+	}
+	return r.Ref()
+}
+
+func newRulesTestCommand() *cobra.Command {
+	var f rulesFlags
+	cmd := &cobra.Command{
+		Use:   "test",
+		Short: "Run the tests that rules carry, and name what cannot be evaluated",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			all, faulty, err := f.load()
+			if err != nil {
+				return err
+			}
+			_, unsupported := sigma.Compile(all, ruleOptions())
+			tell(cmd.ErrOrStderr(), unsupported, faulty)
+			results := rules.Test(all, ruleOptions())
+			failed := 0
+			for _, r := range results {
+				if r.OK() {
+					continue
+				}
+				failed++
+				fmt.Fprintf(cmd.OutOrStdout(), "FAIL %s: %s: expected %t, got %t", report.Visible(ruleName(r.Rule)), report.Visible(r.Test), r.Expect, r.Got)
+				if r.Err != nil {
+					fmt.Fprintf(cmd.OutOrStdout(), ": %s", report.Visible(r.Err.Error()))
+				}
+				fmt.Fprintln(cmd.OutOrStdout())
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%d rules, %d tests, %d failed, %d not evaluated, %d files not loaded\n", len(all), len(results), failed, len(unsupported), len(faulty))
+			if failed > 0 || len(faulty) > 0 {
+				return remit.Errorf(remit.Invalid, "test rules", "%d tests failed and %d files could not be loaded", failed, len(faulty))
+			}
+			return nil
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func newRulesExplainCommand() *cobra.Command {
+	var f rulesFlags
+	cmd := &cobra.Command{
+		Use:   "explain RULE",
+		Short: "Tell what a rule looks for, how bad it is and what to do",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, _, err := f.load()
+			if err != nil {
+				return err
+			}
+			for _, r := range all {
+				if r.ID == args[0] || r.Name == args[0] {
+					return explainRule(cmd.OutOrStdout(), r)
+				}
+			}
+			return remit.Errorf(remit.NotFound, "explain rule", "no rule %q: `%s rules list` lists them", args[0], cmd.Root().Name())
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func explainRule(w io.Writer, r *sigma.Rule) error {
+	show := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%-15s %s\n", name, report.Visible(strings.TrimSpace(value)))
+		}
+	}
+	show("rule", ruleName(r))
+	show("title", r.Title)
+	show("level", r.Level)
+	show("events", r.Logsource.String())
+	show("description", r.Description)
+	show("risks", strings.Join(r.Risks, ", "))
+	if meta, err := rules.Of(r); err == nil {
+		show("also", strings.Join(meta.Risks, ", "))
+		show("controls", strings.Join(meta.Controls, ", "))
+		show("remedy", meta.Remedy)
+	}
+	show("false positives", strings.Join(r.FalsePositives, "; "))
+	show("references", strings.Join(r.References, " "))
+	return nil
+}
+
+func newRulesCoverageCommand() *cobra.Command {
+	var f rulesFlags
+	cmd := &cobra.Command{
+		Use:   "coverage",
+		Short: "Count the rules for each ATT&CK technique and OWASP risk",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			engine, unsupported, faulty, err := f.engine()
+			if err != nil {
+				return err
+			}
+			for _, c := range engine.Coverage() {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %4d\n", report.Visible(c.Risk), len(c.Rules))
+			}
+			tell(cmd.ErrOrStderr(), unsupported, faulty)
+			return nil
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+// rulesRunFlags choose what `remit rules run` evaluates.
+type rulesRunFlags struct {
+	rulesFlags
+	source string
+}
+
+func newRulesRunCommand() *cobra.Command {
+	var f rulesRunFlags
+	cmd := &cobra.Command{
+		Use:   "run FILE",
+		Short: "Evaluate the rules on raw events, one a line, and print what matched",
+		Long: `Run reads raw events, one JSON object a line, and prints for each a JSON object
+with the number of its line, what was attributed and the rules that matched. With
+--source none the events are flat maps of fields, and every rule is evaluated on
+them whatever its logsource. "-" is standard input. Nothing is stored.`,
+		Example: `  remit rules run audit.log
+  remit rules run --source aws-cloudtrail --rules sigma/rules/cloud/aws events.jsonl`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&f.source, "source", "", "`source` of the events, or none; the default is to recognise it")
+	return cmd
+}
+
+// attributed is what `remit rules run` prints of an event, in the log's words.
+type attributed struct {
+	ID         string        `json:"id,omitempty"`
+	Source     string        `json:"source,omitempty"`
+	System     string        `json:"system,omitempty"`
+	Time       time.Time     `json:"time,omitzero"`
+	Identity   string        `json:"identity"`
+	Actor      remit.Ref     `json:"actor"`
+	As         *remit.Ref    `json:"as,omitempty"`
+	Chain      []remit.Ref   `json:"chain,omitempty"`
+	Credential string        `json:"credential,omitempty"`
+	Minted     *remit.Minted `json:"minted,omitempty"`
+	Action     string        `json:"action"`
+	Resource   remit.Ref     `json:"resource"`
+	Address    string        `json:"address,omitempty"`
+	UserAgent  string        `json:"user_agent,omitempty"`
+	Outcome    remit.Outcome `json:"outcome,omitempty"`
+	Code       int           `json:"code,omitempty"`
+	Reason     string        `json:"reason,omitempty"`
+}
+
+type ruleLine struct {
+	Line     int         `json:"line"`
+	Activity *attributed `json:"activity"`
+	Rules    []string    `json:"rules"`
+	Error    string      `json:"error,omitempty"`
+}
+
+func (f *rulesRunFlags) run(cmd *cobra.Command, path string) error {
+	ctx := cmd.Context()
+	flat := f.source == "none"
+	var decoder connector.Decoder
+	if !flat {
+		var err error
+		if decoder, err = decoderNamed(f.source); err != nil {
+			return err
+		}
+	}
+	engine, unsupported, faulty, err := f.engine()
+	if err != nil {
+		return err
+	}
+	tell(cmd.ErrOrStderr(), unsupported, faulty)
+	detector, err := detect.New(ctx, detect.Options{Engine: engine, BaselineOff: true})
+	if err != nil {
+		return err
+	}
+	in := cmd.InOrStdin()
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return remit.Errorf(remit.NotFound, "read events", "%w", err)
+		}
+		defer file.Close()
+		in = file
+	}
+	out := bufio.NewWriter(cmd.OutOrStdout())
+	lines := json.NewEncoder(out)
+	lines.SetEscapeHTML(false)
+	var parser fastjson.Parser
+	var intern connector.Interner
+	var e connector.Event
+	one := func(line int, v *fastjson.Value) error {
+		e.Reset()
+		result := ruleLine{Line: line, Rules: []string{}}
+		if flat {
+			e.Views = append(e.Views, connector.View{JSON: v})
+		} else {
+			d := decoder
+			if d == nil {
+				d = activity.Recognize(decoders, v)
+			}
+			if d == nil {
+				result.Error = "an event of no source that Remit knows"
+				return lines.Encode(result)
+			}
+			if err := d.Decode(v, &intern, &e); err != nil {
+				result.Error = err.Error()
+				return lines.Encode(result)
+			}
+			result.Activity = attributedOf(&e.Activity, d)
+		}
+		signals, err := detector.Match(ctx, &e, flat)
+		if err != nil {
+			return err
+		}
+		for _, s := range signals {
+			result.Rules = append(result.Rules, s.Rule)
+		}
+		slices.Sort(result.Rules)
+		result.Rules = slices.Compact(result.Rules)
+		return lines.Encode(result)
+	}
+	err = activity.Documents(in, func(doc []byte, line int, _ int64) error {
+		v, err := parser.ParseBytes(doc)
+		if err != nil {
+			return lines.Encode(ruleLine{Line: line, Rules: []string{}, Error: "not JSON: " + err.Error()})
+		}
+		if flat {
+			return one(line, v)
+		}
+		d := decoder
+		if d == nil {
+			d = activity.Recognize(decoders, v)
+		}
+		if d == nil {
+			return one(line, v)
+		}
+		for _, each := range d.Split(v) {
+			if err := one(line, each); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return notWritten(out.Flush())
+}
+
+func attributedOf(a *remit.Activity, d connector.Decoder) *attributed {
+	out := &attributed{
+		ID: a.ID, Source: d.Source().Name, System: a.Native, Time: a.Time, Identity: a.Principal, Actor: a.Actor, Chain: a.Chain,
+		Credential: a.Credential, Action: a.Action, Resource: a.Resource, Address: a.Address, UserAgent: a.UserAgent,
+		Outcome: a.Outcome, Code: a.Code, Reason: a.Reason,
+	}
+	if a.As != (remit.Ref{}) {
+		out.As = &a.As
+	}
+	if a.Minted.Credential != "" || a.Minted.For != (remit.Ref{}) {
+		out.Minted = &a.Minted
+	}
+	return out
+}
