@@ -11,7 +11,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TEST_TIMEOUT ?= 20m
 
 .PHONY: build test lint race generate cover setup servers demo-recording vulncheck fuzz clean \
-	bench bench-store bench-scan bench-watch
+	bench bench-store bench-scan bench-watch bench-archive
 
 build: ## The static binary, in bin/remit
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/remit ./cmd/remit
@@ -56,7 +56,7 @@ fuzz: ## Every fuzz target for a short while
 		done; \
 	done
 
-bench: bench-store bench-scan bench-watch
+bench: bench-store bench-scan bench-watch bench-archive
 
 bench-store: ## A million identities through the reconcile path, both engines
 	$(GO) run ./bench/store -engine sqlite
@@ -67,6 +67,9 @@ bench-scan: servers ## A large cluster on a real API server: time, memory, and w
 
 bench-watch: servers ## How fresh the store is under 1,000 changes a second
 	$(GO) run ./bench/watch
+
+bench-archive: ## Writing, compacting and searching an archive of events
+	$(GO) run ./bench/archive
 
 clean:
 	rm -rf bin dist coverage
