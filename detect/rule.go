@@ -20,11 +20,11 @@ type manner struct {
 }
 
 func mannerOf(r *sigma.Rule) *manner {
-	m := &manner{id: r.Name, risks: r.Risks, severity: severityOf(r.Level)}
-	if m.id == "" {
-		m.id = r.Ref()
+	block, ours := r.Custom["remit"].(map[string]any)
+	m := &manner{id: r.Ref(), risks: r.Risks, severity: severityOf(r.Level)}
+	if ours && r.Name != "" {
+		m.id = r.Name // a word of the product; others are known by their UUIDs
 	}
-	block, _ := r.Custom["remit"].(map[string]any)
 	texts := func(key string) (out []string) {
 		list, _ := block[key].([]any)
 		for _, one := range list {

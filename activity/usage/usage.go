@@ -43,7 +43,6 @@ type Table struct {
 type row struct {
 	first, last time.Time
 	count       int64
-	checkpoint  int64
 }
 
 // recent is a small direct-mapped cache in front of the map: a machine does the

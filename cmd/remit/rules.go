@@ -61,8 +61,10 @@ func newRulesListCommand() *cobra.Command {
 	return cmd
 }
 
+// ruleName is what findings call a rule: ours by their names, others by their
+// UUIDs.
 func ruleName(r *sigma.Rule) string {
-	if r.Name != "" {
+	if _, ours := r.Custom["remit"]; ours && r.Name != "" {
 		return r.Name
 	}
 	return r.Ref()
