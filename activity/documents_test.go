@@ -1,0 +1,72 @@
+package activity_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"remit"
+	"remit/activity"
+)
+
+func documents(t *testing.T, in []byte) (out []string, err error) {
+	t.Helper()
+	err = activity.Documents(bytes.NewReader(in), func(doc []byte, _ int, _ int64) error {
+		out = append(out, string(doc))
+		return nil
+	})
+	return out, err
+}
+
+// TestDocuments reads every layout and compression that logs come in.
+func TestDocuments(t *testing.T) {
+	gz := func(s string) []byte {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		_, _ = w.Write([]byte(s))
+		_ = w.Close()
+		return b.Bytes()
+	}
+	w, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zst := func(s string) []byte { return w.EncodeAll([]byte(s), nil) }
+	for _, test := range []struct {
+		name string
+		in   []byte
+		want []string
+	}{
+		{"lines", []byte("{\"a\":1}\n\n{\"b\":2}"), []string{`{"a":1}`, `{"b":2}`}},
+		{"Windows lines behind a byte order mark", []byte("\xef\xbb\xbf{\"a\":1}\r\n{\"b\":2}\r\n"), []string{`{"a":1}`, `{"b":2}`}},
+		{"a broken line among them", []byte("{\"a\":1}\n{oops\n{\"b\":2}\n"), []string{`{"a":1}`, `{oops`, `{"b":2}`}},
+		{"one value over lines", []byte("{\n \"a\": \"}\\\"{\"\n}\n"), []string{"{\n \"a\": \"}\\\"{\"\n}"}},
+		{"values over lines", []byte("{\n\"a\":1\n}\n{\n\"b\":[2]\n}"), []string{"{\n\"a\":1\n}", "{\n\"b\":[2]\n}"}},
+		{"gzip", gz("{\"a\":1}\n{\"b\":2}\n"), []string{`{"a":1}`, `{"b":2}`}},
+		{"two gzip members", append(gz("{\"a\":1}\n"), gz("{\"b\":2}\n")...), []string{`{"a":1}`, `{"b":2}`}},
+		{"zstd", zst("{\"a\":1}\n"), []string{`{"a":1}`}},
+		{"nothing", nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := documents(t, test.in)
+			if err != nil || strings.Join(got, "|") != strings.Join(test.want, "|") {
+				t.Errorf("%q, %v", got, err)
+			}
+		})
+	}
+	cut := gz(strings.Repeat("{\"a\":1}\n", 1000))
+	if _, err := documents(t, cut[:len(cut)-9]); remit.KindOf(err) != remit.Invalid {
+		t.Errorf("a file that is cut short: %v", err)
+	}
+}
+
+func FuzzDocuments(f *testing.F) {
+	f.Add([]byte("{\"a\":1}\n{\"b\":2}"))
+	f.Add([]byte("{\n\"a\":\"\\\"\"}"))
+	f.Fuzz(func(_ *testing.T, in []byte) {
+		_ = activity.Documents(bytes.NewReader(in), func([]byte, int, int64) error { return nil })
+	})
+}
