@@ -20,6 +20,8 @@ type Store interface {
 	remit.InventoryWriter
 	remit.InventoryReader
 	remit.FindingStore
+	remit.ActivityWriter
+	remit.ActivityReader
 	Close() error
 }
 
@@ -68,6 +70,8 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		"finding counts":                  testFindingCounts,
 		"hostile findings":                testHostileFindings,
 		"finding pages":                   testFindingPages,
+		"checkpoints":                     testCheckpoints,
+		"activity lists":                  testActivityLists,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
