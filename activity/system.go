@@ -314,11 +314,11 @@ type places struct {
 
 type place struct {
 	addresses []netip.Addr
-	asked     time.Time // event time at which it was looked up and not found
+	asked     time.Time // when it was looked up, by the wall clock
 }
 
-// notAgain is how long, in event time, an object that the inventory did not
-// have is not asked for again.
+// notAgain is how long an object that the inventory did not have is not asked
+// for again. It is wall time, for an import of a month must not ask for a month.
 const notAgain = 10 * time.Second
 
 func newPlaces(ctx context.Context, store Inventory, id remit.ID) (*places, error) {
@@ -357,7 +357,7 @@ func (p *places) identity(id remit.ID) (remit.IdentityType, bool) {
 // its credential is bound to, nor of the node of it.
 func (p *places) outside(ctx context.Context, a *remit.Activity) bool {
 	at := p.bound[a.Bound]
-	if at == nil || len(at.addresses) == 0 && a.Time.Sub(at.asked).Abs() > notAgain {
+	if at == nil || len(at.addresses) == 0 && time.Since(at.asked) > notAgain {
 		at = p.find(ctx, a)
 		if len(p.bound) > maxActors {
 			clear(p.bound)
@@ -380,9 +380,9 @@ func (p *places) find(ctx context.Context, a *remit.Activity) *place {
 		System: p.system, Kinds: []string{a.Bound.Kind}, Namespaces: []string{a.Bound.Namespace}, Names: []string{a.Bound.Name},
 	}, remit.PageRequest{Limit: 1})
 	if err != nil || len(found) == 0 {
-		return &place{asked: a.Time}
+		return &place{asked: time.Now()}
 	}
-	at := &place{asked: a.Time, addresses: addresses(found[0].Attributes["addresses"])}
+	at := &place{asked: time.Now(), addresses: addresses(found[0].Attributes["addresses"])}
 	if node := found[0].Attributes["node"]; node != "" {
 		at.addresses = append(at.addresses, p.nodes[node]...)
 	}
