@@ -1,94 +1,21 @@
 package aws_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
 
 	"remit"
 	"remit/connector"
 	"remit/connector/aws"
+	"remit/connector/connectortest"
 )
 
 var decoder aws.CloudTrail
-
-// labelled is one line of the labelled events.
-type labelled struct {
-	Rule string          `json:"rule"`
-	Case string          `json:"case"`
-	Log  json.RawMessage `json:"log"`
-}
-
-func readLabelled(t testing.TB, name string) []labelled {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		path := filepath.Join(dir, "shared", "data")
-		if _, err := os.Stat(path); err == nil {
-			return readLines(t, filepath.Join(path, "labelled-events", name))
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			t.Skip("no directory shared/data above this one: the labelled events are not here")
-		}
-		dir = parent
-	}
-}
-
-func readLines(t testing.TB, path string) []labelled {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var all []labelled
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var l labelled
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, l)
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func decode(t testing.TB, raw string) connector.Event {
-	t.Helper()
-	v, err := fastjson.Parse(raw)
-	if err != nil {
-		t.Fatalf("%v in %s", err, raw)
-	}
-	if !decoder.Recognizes(v) {
-		t.Fatalf("not recognized: %s", raw)
-	}
-	events := decoder.Split(v)
-	if len(events) != 1 {
-		t.Fatalf("%d events in %s", len(events), raw)
-	}
-	var in connector.Interner
-	var e connector.Event
-	if err := decoder.Decode(events[0], &in, &e); err != nil {
-		t.Fatalf("%v in %s", err, raw)
-	}
-	return e
-}
 
 func written(r remit.Ref) string {
 	if r == (remit.Ref{}) {
@@ -102,8 +29,8 @@ func written(r remit.Ref) string {
 func TestLabelled(t *testing.T) {
 	var total, times, actors, credentials, addresses, resources, actions, natives int
 	var withTime, withIdentity, withKey, withAddress, withResources, withAccount int
-	for _, l := range readLabelled(t, "aws_cloudtrail.jsonl") {
-		e := decode(t, string(l.Log))
+	for _, l := range connectortest.Labelled(t, "aws_cloudtrail.jsonl") {
+		e := connectortest.Decode(t, decoder, string(l.Log))
 		total++
 		count := func(n *int, is bool) {
 			if is {
@@ -167,8 +94,8 @@ func TestLabelledByHand(t *testing.T) {
 		{"AWS.Console.Sign-In", "Test-94439c", " |   | sso:Authenticate |  |  | allowed | 2024-06-03T15:23:22Z"},
 	}
 	got := make(map[string]string)
-	for _, l := range readLabelled(t, "aws_cloudtrail.jsonl") {
-		e := decode(t, string(l.Log))
+	for _, l := range connectortest.Labelled(t, "aws_cloudtrail.jsonl") {
+		e := connectortest.Decode(t, decoder, string(l.Log))
 		var at string
 		if !e.Time.IsZero() {
 			at = e.Time.Format(time.RFC3339)
@@ -209,7 +136,7 @@ func TestWrappings(t *testing.T) {
 		"a list of files":          `[{"Records":[` + assumed + `]}]`,
 		"EventBridge within a log": `{"message":"{\"detail-type\":\"x\",\"eventSource\":1,\"detail\":{\"eventSource\":\"s3.amazonaws.com\",\"eventName\":\"GetObject\",\"eventID\":\"e1\"}}"}`,
 	} {
-		if e := decode(t, raw); e.ID != "e1" || e.Action != "s3:GetObject" {
+		if e := connectortest.Decode(t, decoder, raw); e.ID != "e1" || e.Action != "s3:GetObject" {
 			t.Errorf("%s: %q %q", name, e.ID, e.Action)
 		}
 	}
@@ -274,7 +201,7 @@ func TestIdentities(t *testing.T) {
 		{"no type", `{"arn":"arn:aws:iam::1:user/ann"}`, "iam:User 1/ann", "arn:aws:iam::1:user/ann", "", ""},
 	}
 	for _, test := range tests {
-		e := decode(t, `{"eventSource":"s3.amazonaws.com","eventName":"ListBuckets","eventVersion":"1","userIdentity":`+test.identity+`}`)
+		e := connectortest.Decode(t, decoder, `{"eventSource":"s3.amazonaws.com","eventName":"ListBuckets","eventVersion":"1","userIdentity":`+test.identity+`}`)
 		chain := make([]string, 0, len(e.Chain))
 		for _, ref := range e.Chain {
 			chain = append(chain, written(ref))
@@ -314,7 +241,7 @@ func TestMinted(t *testing.T) {
 		{"AssumeRole", user + `"errorCode":"AccessDenied","responseElements":{"credentials":{"accessKeyId":"ASIA7"}}`, " 0s", "", "", ""},
 	}
 	for _, test := range tests {
-		e := decode(t, `{"eventSource":"sts.amazonaws.com","recipientAccountId":"1","eventName":"`+test.name+`",`+test.rest+`}`)
+		e := connectortest.Decode(t, decoder, `{"eventSource":"sts.amazonaws.com","recipientAccountId":"1","eventName":"`+test.name+`",`+test.rest+`}`)
 		var expires string
 		if !e.Minted.Expires.IsZero() {
 			expires = e.Minted.Expires.Format(time.RFC3339)
@@ -367,98 +294,13 @@ func TestStrip(t *testing.T) {
 // FuzzCloudTrail: nothing that comes from outside makes the decoder panic, and
 // an event keeps its ID when it is stripped.
 func FuzzCloudTrail(f *testing.F) {
-	f.Add([]byte(assumed))
-	f.Add([]byte(`{"Records":[{"eventSource":"sts.amazonaws.com","eventName":"AssumeRole","responseElements":{"credentials":{"accessKeyId":"A","sessionToken":"s"}},"requestParameters":{"durationSeconds":"900"}}]}`))
-	f.Add([]byte(`{"message":"{\"eventSource\":\"a\",\"eventName\":\"b\",\"userIdentity\":{\"arn\":\"arn:aws:sts::1:assumed-role/\"}}"}`))
-	f.Add([]byte(`{"eventSource":"iam.amazonaws.com","eventName":"CreateAccessKey","userIdentity":{"type":"IAMUser"},"resources":["x",{"ARN":"arn:aws:s3:::"}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := fastjson.ParseBytes(data)
-		if err != nil {
-			return
-		}
-		decoder.Recognizes(v)
-		var in connector.Interner
-		for _, raw := range decoder.Split(v) {
-			var before connector.Event
-			if decoder.Decode(raw, &in, &before) != nil {
-				continue
-			}
-			decoder.Strip(raw, &fastjson.Arena{})
-			again, err := fastjson.ParseBytes(connector.AppendJSON(nil, raw))
-			if err != nil {
-				t.Fatalf("stripping made it invalid: %v", err)
-			}
-			var after connector.Event
-			if err := decoder.Decode(again, &in, &after); err != nil || after.ID != before.ID && utf8.Valid(data) {
-				t.Fatalf("ID %q became %q, %v", before.ID, after.ID, err)
-			}
-		}
-	})
+	connectortest.FuzzDecoder(
+		f, []connector.Decoder{decoder},
+		assumed,
+		`{"Records":[{"eventSource":"sts.amazonaws.com","eventName":"AssumeRole","responseElements":{"credentials":{"accessKeyId":"A","sessionToken":"s"}},"requestParameters":{"durationSeconds":"900"}}]}`,
+		`{"message":"{\"eventSource\":\"a\",\"eventName\":\"b\",\"userIdentity\":{\"arn\":\"arn:aws:sts::1:assumed-role/\"}}"}`,
+		`{"eventSource":"iam.amazonaws.com","eventName":"CreateAccessKey","userIdentity":{"type":"IAMUser"},"resources":["x",{"ARN":"arn:aws:s3:::"}]}`,
+	)
 }
 
-func BenchmarkDecode(b *testing.B) {
-	var p fastjson.Parser
-	v, err := p.Parse(assumed)
-	if err != nil {
-		b.Fatal(err)
-	}
-	var in connector.Interner
-	var e connector.Event
-	b.ReportAllocs()
-	for b.Loop() {
-		e.Reset()
-		if err := decoder.Decode(v, &in, &e); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkParseDecodeStrip(b *testing.B) {
-	var p fastjson.Parser
-	var in connector.Interner
-	var arena fastjson.Arena
-	var e connector.Event
-	b.SetBytes(int64(len(assumed)))
-	b.ReportAllocs()
-	for b.Loop() {
-		v, err := p.Parse(assumed)
-		if err != nil {
-			b.Fatal(err)
-		}
-		e.Reset()
-		arena.Reset()
-		if err := decoder.Decode(v, &in, &e); err != nil {
-			b.Fatal(err)
-		}
-		decoder.Strip(v, &arena)
-	}
-}
-
-// BenchmarkLabelled is the whole way of real events: parse, decode, strip.
-func BenchmarkLabelled(b *testing.B) {
-	all := readLabelled(b, "aws_cloudtrail.jsonl")
-	var size int
-	for _, l := range all {
-		size += len(l.Log)
-	}
-	var p fastjson.Parser
-	var in connector.Interner
-	var arena fastjson.Arena
-	var e connector.Event
-	b.SetBytes(int64(size / len(all)))
-	b.ReportAllocs()
-	n := 0
-	for b.Loop() {
-		v, err := p.ParseBytes(all[n%len(all)].Log)
-		if err != nil {
-			b.Fatal(err)
-		}
-		n++
-		e.Reset()
-		arena.Reset()
-		if err := decoder.Decode(v, &in, &e); err != nil {
-			b.Fatal(err)
-		}
-		decoder.Strip(v, &arena)
-	}
-}
+func BenchmarkDecoder(b *testing.B) { connectortest.BenchmarkDecoder(b, decoder, assumed) }

@@ -1,93 +1,19 @@
 package azure_test
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
 
 	"remit"
 	"remit/connector"
 	"remit/connector/azure"
+	"remit/connector/connectortest"
 )
-
-// labelled is one line of the labelled events.
-type labelled struct {
-	Rule string          `json:"rule"`
-	Case string          `json:"case"`
-	Log  json.RawMessage `json:"log"`
-}
-
-func readLabelled(t testing.TB, name string) []labelled {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		path := filepath.Join(dir, "shared", "data")
-		if _, err := os.Stat(path); err == nil {
-			return readLines(t, filepath.Join(path, "labelled-events", name))
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			t.Skip("no directory shared/data above this one: the labelled events are not here")
-		}
-		dir = parent
-	}
-}
-
-func readLines(t testing.TB, path string) []labelled {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var all []labelled
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var l labelled
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, l)
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func decode(t testing.TB, decoder connector.Decoder, raw string) connector.Event {
-	t.Helper()
-	v, err := fastjson.Parse(raw)
-	if err != nil {
-		t.Fatalf("%v in %s", err, raw)
-	}
-	if !decoder.Recognizes(v) {
-		t.Fatalf("not recognized: %s", raw)
-	}
-	events := decoder.Split(v)
-	if len(events) != 1 {
-		t.Fatalf("%d events in %s", len(events), raw)
-	}
-	var in connector.Interner
-	var e connector.Event
-	if err := decoder.Decode(events[0], &in, &e); err != nil {
-		t.Fatalf("%v in %s", err, raw)
-	}
-	return e
-}
 
 func written(r remit.Ref) string {
 	if r == (remit.Ref{}) {
@@ -106,12 +32,12 @@ func TestLabelled(t *testing.T) {
 			*n++
 		}
 	}
-	for _, l := range readLabelled(t, "azure_activity.jsonl") {
+	for _, l := range connectortest.Labelled(t, "azure_activity.jsonl") {
 		v := fastjson.MustParseBytes(l.Log)
 		if (azure.SignIn{}).Recognizes(v) || (azure.Directory{}).Recognizes(v) {
 			t.Errorf("%s, %s is taken for a log of Entra", l.Rule, l.Case)
 		}
-		e := decode(t, azure.Activity{}, string(l.Log))
+		e := connectortest.Decode(t, azure.Activity{}, string(l.Log))
 		total++
 		count(&times, !e.Time.IsZero())
 		count(&actors, e.Actor.Name != "")
@@ -162,8 +88,8 @@ func TestLabelledByHand(t *testing.T) {
 		{"Storage.SASTokenExternalAccess", "Failed SAS Token Access", " | static-token | GetBlob false | microsoft.storage/storageaccounts/objects //securedata/secrets/key.txt | 4.4.4.4 | denied 403 | 2025-01-28T17:30:00Z"},
 	}
 	got := make(map[string]string)
-	for _, l := range readLabelled(t, "azure_activity.jsonl") {
-		e := decode(t, azure.Activity{}, string(l.Log))
+	for _, l := range connectortest.Labelled(t, "azure_activity.jsonl") {
+		e := connectortest.Decode(t, azure.Activity{}, string(l.Log))
 		got[strings.TrimPrefix(l.Rule, "Azure.MonitorActivity.")+l.Case] = fmt.Sprintf("%s | %s | %s %t | %s | %s | %s %d | %s",
 			written(e.Actor), e.CredentialType, e.Action, e.Write, written(e.Resource), e.Address, e.Outcome, e.Code, e.Time.Format(time.RFC3339))
 	}
@@ -196,7 +122,7 @@ func TestForms(t *testing.T) {
 		"streamed": streamed, "file": `{"records":[` + streamed + `]}`, "list": `[` + streamed + `]`,
 		"API": fromAPI, "API's list": `{"value":[` + fromAPI + `]}`, "Log Analytics": fromStore,
 	} {
-		e := decode(t, azure.Activity{}, raw)
+		e := connectortest.Decode(t, azure.Activity{}, raw)
 		got := fmt.Sprintf("%s %s %v %s %s %s %s %s %s %t", e.Native, written(e.Actor), e.Chain, e.Credential, e.Action, written(e.Resource), written(e.Binding), e.Address, e.Outcome, e.Time.IsZero())
 		const want = "t1 User /ann@example.com [Application t1/c1] token1 MICROSOFT.AUTHORIZATION/ROLEASSIGNMENTS/WRITE microsoft.resources/resourcegroups s1//subscriptions/s1/resourcegroups/rg RoleAssignment /subscriptions/s1/a1 10.0.0.1 allowed false"
 		if got != want {
@@ -218,7 +144,7 @@ func TestActors(t *testing.T) {
 		{"nobody", `"caller":""`, "", "", ""},
 	}
 	for _, test := range tests {
-		e := decode(t, azure.Activity{}, `{"category":"Administrative","operationName":"a/b/write","tenantId":"t1",`+test.rest+`}`)
+		e := connectortest.Decode(t, azure.Activity{}, `{"category":"Administrative","operationName":"a/b/write","tenantId":"t1",`+test.rest+`}`)
 		if written(e.Actor) != test.actor || string(e.Type) != test.kind || written(e.Bound) != test.bound {
 			t.Errorf("%s: %q %q bound to %q", test.name, written(e.Actor), e.Type, written(e.Bound))
 		}
@@ -237,21 +163,21 @@ const (
 )
 
 func TestSignIn(t *testing.T) {
-	e := decode(t, azure.SignIn{}, spSignIn)
+	e := connectortest.Decode(t, azure.SignIn{}, spSignIn)
 	got := fmt.Sprintf("%s %s %s %s %s %s %s %s %s %s %s", e.ID, e.Native, written(e.Actor), e.Principal, e.Credential, e.CredentialType, e.Minted.Credential, written(e.Minted.For), written(e.Resource), e.Address, e.Outcome)
 	if want := "s1 t1 Application t1/c1 O1 K1 client-secret token1 Application t1/c1 Application t1/r1 10.0.0.1 allowed"; got != want {
 		t.Errorf("service principal:\n got %s\nwant %s", got, want)
 	}
-	e = decode(t, azure.SignIn{}, userSignIn)
+	e = connectortest.Decode(t, azure.SignIn{}, userSignIn)
 	got = fmt.Sprintf("%s %s %s %v %s %q %s %s %s", e.ID, written(e.Actor), e.Type, e.Chain, e.Credential, e.Minted.Credential, e.Address, e.Outcome, e.Reason)
 	if want := `s2 User /ann@example.com human [Application t1/c1] sess1 "" 2001:db8::1 denied Invalid username or password.`; got != want {
 		t.Errorf("user:\n got %s\nwant %s", got, want)
 	}
-	e = decode(t, azure.SignIn{}, `{"value":[{"id":"s3","createdDateTime":"2024-05-01T10:00:00Z","appId":"c1","userPrincipalName":"ann@example.com","conditionalAccessStatus":"success","status":{"errorCode":0},"resourceTenantId":"t1"}]}`)
+	e = connectortest.Decode(t, azure.SignIn{}, `{"value":[{"id":"s3","createdDateTime":"2024-05-01T10:00:00Z","appId":"c1","userPrincipalName":"ann@example.com","conditionalAccessStatus":"success","status":{"errorCode":0},"resourceTenantId":"t1"}]}`)
 	if e.ID != "s3" || e.Native != "t1" || e.Action != "Sign-in activity" || e.Outcome != remit.Allowed {
 		t.Errorf("Graph: %+v", e.Activity)
 	}
-	e = decode(t, azure.SignIn{}, `{"TimeGenerated":"2024-05-01T10:00:00Z","Type":"AADManagedIdentitySignInLogs","TenantId":"workspace","AADTenantId":"t1","Category":"ManagedIdentitySignInLogs","Id":"s4","AppId":"c1","ServicePrincipalId":"o1","ResultType":"0","UniqueTokenIdentifier":"token3","IPAddress":"10.0.0.2"}`)
+	e = connectortest.Decode(t, azure.SignIn{}, `{"TimeGenerated":"2024-05-01T10:00:00Z","Type":"AADManagedIdentitySignInLogs","TenantId":"workspace","AADTenantId":"t1","Category":"ManagedIdentitySignInLogs","Id":"s4","AppId":"c1","ServicePrincipalId":"o1","ResultType":"0","UniqueTokenIdentifier":"token3","IPAddress":"10.0.0.2"}`)
 	if e.ID != "s4" || e.Native != "t1" || written(e.Actor) != "Application t1/c1" || e.Type != remit.ServiceAccount || e.Minted.Credential != "token3" || e.Address != "10.0.0.2" {
 		t.Errorf("Log Analytics: %+v", e.Activity)
 	}
@@ -266,13 +192,13 @@ const secretAdded = `{"time":"2024-05-01T10:00:00Z","resourceId":"/tenants/T1/pr
 "additionalDetails":[{"key":"User-Agent","value":"portal"},{"key":"AppId","value":"cccccccc-0000-0000-0000-000000000003"}]}}`
 
 func TestDirectory(t *testing.T) {
-	e := decode(t, azure.Directory{}, secretAdded)
+	e := connectortest.Decode(t, azure.Directory{}, secretAdded)
 	got := fmt.Sprintf("%s %s %s %s %s %s %s %s %s %t", e.ID, e.Native, written(e.Actor), e.Minted.Credential, e.Minted.Type, written(e.Minted.For), written(e.Resource), e.Address, e.UserAgent, e.Write)
 	const want = "d1 t1 User /ann@example.com aaaaaaaa-0000-0000-0000-000000000002 client-secret Application t1/cccccccc-0000-0000-0000-000000000003 Application t1/cccccccc-0000-0000-0000-000000000003 10.0.0.2 portal true"
 	if got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	e = decode(t, azure.Directory{}, `{"id":"d2","activityDisplayName":"Add member to role","activityDateTime":"2024-05-01T10:00:00Z","result":"failure","resultReason":"Insufficient privileges",
+	e = connectortest.Decode(t, azure.Directory{}, `{"id":"d2","activityDisplayName":"Add member to role","activityDateTime":"2024-05-01T10:00:00Z","result":"failure","resultReason":"Insufficient privileges",
 	"initiatedBy":{"app":{"servicePrincipalId":"o1","displayName":"x"}},"targetResources":[{"id":"u1","type":"User","userPrincipalName":"Bob@example.com"}]}`)
 	if e.ID != "d2" || written(e.Actor) != "ServicePrincipal /o1" || written(e.Resource) != "User /bob@example.com" || e.Outcome != remit.Denied {
 		t.Errorf("Graph: %+v", e.Activity)
@@ -343,61 +269,15 @@ func TestStrip(t *testing.T) {
 // Fuzz: nothing that comes from outside makes a decoder panic, and an event
 // keeps its ID when it is stripped.
 func Fuzz(f *testing.F) {
-	for _, raw := range []string{streamed, fromAPI, fromStore, spSignIn, userSignIn, secretAdded} {
-		f.Add([]byte(raw))
-	}
-	f.Add([]byte(`{"records":[{"operationName":"a/secrets/write","properties":{"requestbody":"{\"value\":\"x"}}]}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, d := range []connector.Decoder{azure.Activity{}, azure.SignIn{}, azure.Directory{}} {
-			v, err := fastjson.ParseBytes(data)
-			if err != nil {
-				return
-			}
-			d.Recognizes(v)
-			var in connector.Interner
-			for _, raw := range d.Split(v) {
-				var before connector.Event
-				if d.Decode(raw, &in, &before) != nil {
-					continue
-				}
-				d.Strip(raw, &fastjson.Arena{})
-				again, err := fastjson.ParseBytes(connector.AppendJSON(nil, raw))
-				if err != nil {
-					t.Fatalf("stripping made it invalid: %v", err)
-				}
-				var after connector.Event
-				if err := d.Decode(again, &in, &after); err != nil || after.ID != before.ID && utf8.Valid(data) {
-					t.Fatalf("ID %q became %q, %v", before.ID, after.ID, err)
-				}
-			}
-		}
-	})
+	connectortest.FuzzDecoder(
+		f, []connector.Decoder{azure.Activity{}, azure.SignIn{}, azure.Directory{}},
+		streamed, fromAPI, fromStore, spSignIn, userSignIn, secretAdded,
+		`{"records":[{"operationName":"a/secrets/write","properties":{"requestbody":"{\"value\":\"x"}}]}`,
+	)
 }
 
-func BenchmarkDecode(b *testing.B) {
-	for _, bench := range []struct {
-		decoder connector.Decoder
-		raw     string
-	}{{azure.Activity{}, streamed}, {azure.SignIn{}, spSignIn}, {azure.Directory{}, secretAdded}} {
-		b.Run(bench.decoder.Source().Name, func(b *testing.B) {
-			var p fastjson.Parser
-			var in connector.Interner
-			var arena fastjson.Arena
-			var e connector.Event
-			b.SetBytes(int64(len(bench.raw)))
-			b.ReportAllocs()
-			for b.Loop() {
-				v, err := p.Parse(bench.raw)
-				if err != nil {
-					b.Fatal(err)
-				}
-				e.Reset()
-				arena.Reset()
-				if err := bench.decoder.Decode(v, &in, &e); err != nil {
-					b.Fatal(err)
-				}
-				bench.decoder.Strip(v, &arena)
-			}
-		})
-	}
+func BenchmarkDecoder(b *testing.B) {
+	b.Run("activity", func(b *testing.B) { connectortest.BenchmarkDecoder(b, azure.Activity{}, streamed) })
+	b.Run("signin", func(b *testing.B) { connectortest.BenchmarkDecoder(b, azure.SignIn{}, spSignIn) })
+	b.Run("directory", func(b *testing.B) { connectortest.BenchmarkDecoder(b, azure.Directory{}, secretAdded) })
 }

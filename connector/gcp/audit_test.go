@@ -1,94 +1,20 @@
 package gcp_test
 
 import (
-	"bufio"
 	"encoding/base64"
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
 
 	"remit"
 	"remit/connector"
+	"remit/connector/connectortest"
 	"remit/connector/gcp"
 )
 
 var decoder gcp.Audit
-
-// labelled is one line of the labelled events.
-type labelled struct {
-	Rule string          `json:"rule"`
-	Case string          `json:"case"`
-	Log  json.RawMessage `json:"log"`
-}
-
-func readLabelled(t testing.TB, name string) []labelled {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		path := filepath.Join(dir, "shared", "data")
-		if _, err := os.Stat(path); err == nil {
-			return readLines(t, filepath.Join(path, "labelled-events", name))
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			t.Skip("no directory shared/data above this one: the labelled events are not here")
-		}
-		dir = parent
-	}
-}
-
-func readLines(t testing.TB, path string) []labelled {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var all []labelled
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 16<<20)
-	for lines.Scan() {
-		var l labelled
-		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, l)
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func decode(t testing.TB, raw string) connector.Event {
-	t.Helper()
-	v, err := fastjson.Parse(raw)
-	if err != nil {
-		t.Fatalf("%v in %s", err, raw)
-	}
-	if !decoder.Recognizes(v) {
-		t.Fatalf("not recognized: %s", raw)
-	}
-	events := decoder.Split(v)
-	if len(events) != 1 {
-		t.Fatalf("%d events in %s", len(events), raw)
-	}
-	var in connector.Interner
-	var e connector.Event
-	if err := decoder.Decode(events[0], &in, &e); err != nil {
-		t.Fatalf("%v in %s", err, raw)
-	}
-	return e
-}
 
 func written(r remit.Ref) string {
 	if r == (remit.Ref{}) {
@@ -107,8 +33,8 @@ func TestLabelled(t *testing.T) {
 			*n++
 		}
 	}
-	for _, l := range readLabelled(t, "gcp_audit.jsonl") {
-		e := decode(t, string(l.Log))
+	for _, l := range connectortest.Labelled(t, "gcp_audit.jsonl") {
+		e := connectortest.Decode(t, decoder, string(l.Log))
 		total++
 		count(&times, !e.Time.IsZero())
 		count(&actors, e.Actor.Name != "")
@@ -166,8 +92,8 @@ func TestLabelledByHand(t *testing.T) {
 		{"GCP.iam.roles.update.Privilege.Escalation", "Test-876cde", " |  | iam.roles.dunno | iam some-research/projects/some-research/roles/CustomRole |  | allowed | "},
 	}
 	got := make(map[string]string)
-	for _, l := range readLabelled(t, "gcp_audit.jsonl") {
-		e := decode(t, string(l.Log))
+	for _, l := range connectortest.Labelled(t, "gcp_audit.jsonl") {
+		e := connectortest.Decode(t, decoder, string(l.Log))
 		var at string
 		if !e.Time.IsZero() {
 			at = e.Time.Format(time.RFC3339)
@@ -185,7 +111,7 @@ func TestLabelledByHand(t *testing.T) {
 
 // TestKubernetes leaves the entries of clusters to the Kubernetes connector.
 func TestKubernetes(t *testing.T) {
-	for _, l := range readLabelled(t, "gcp_k8s.jsonl") {
+	for _, l := range connectortest.Labelled(t, "gcp_k8s.jsonl") {
 		if decoder.Recognizes(fastjson.MustParseBytes(l.Log)) {
 			t.Errorf("%s, %s is taken for Google Cloud's", l.Rule, l.Case)
 		}
@@ -210,7 +136,7 @@ func TestWrappings(t *testing.T) {
 		"Pub/Sub":  `{"message":{"messageId":"1","data":"` + base64.StdEncoding.EncodeToString([]byte(entry)) + `"},"subscription":"s"}`,
 		"BigQuery": strings.Replace(entry, "protoPayload", "protopayload_auditlog", 1),
 	} {
-		if e := decode(t, raw); e.ID != "e1" || e.Action != "storage.objects.get" || e.Native != "p1" || e.Credential != "k1" {
+		if e := connectortest.Decode(t, decoder, raw); e.ID != "e1" || e.Action != "storage.objects.get" || e.Native != "p1" || e.Credential != "k1" {
 			t.Errorf("%s: %q %q %q %q", name, e.ID, e.Action, e.Native, e.Credential)
 		}
 	}
@@ -253,7 +179,7 @@ func TestIdentities(t *testing.T) {
 		{"nobody", `{}`, "", ""},
 	}
 	for _, test := range tests {
-		e := decode(t, `{"logName":"projects/p1/logs/x","protoPayload":{"methodName":"m","authenticationInfo":`+test.info+`}}`)
+		e := connectortest.Decode(t, decoder, `{"logName":"projects/p1/logs/x","protoPayload":{"methodName":"m","authenticationInfo":`+test.info+`}}`)
 		chain := make([]string, 0, len(e.Chain))
 		for _, ref := range e.Chain {
 			chain = append(chain, written(ref))
@@ -266,17 +192,17 @@ func TestIdentities(t *testing.T) {
 
 // TestMinted tells whom a token was issued for, and which key.
 func TestMinted(t *testing.T) {
-	e := decode(t, `{"logName":"projects/p1/logs/x","protoPayload":{"serviceName":"iamcredentials.googleapis.com","methodName":"GenerateAccessToken",
+	e := connectortest.Decode(t, decoder, `{"logName":"projects/p1/logs/x","protoPayload":{"serviceName":"iamcredentials.googleapis.com","methodName":"GenerateAccessToken",
 	"resourceName":"projects/-/serviceAccounts/123","request":{"lifetime":"900s"}},"resource":{"type":"service_account","labels":{"email_id":"a@p2.iam.gserviceaccount.com"}}}`)
 	if written(e.Minted.For) != "iam:ServiceAccount p2/a@p2.iam.gserviceaccount.com" || e.Minted.Lifetime != 15*time.Minute || e.Minted.Credential != "" {
 		t.Errorf("%+v", e.Minted)
 	}
-	e = decode(t, `{"logName":"projects/p1/logs/x","protoPayload":{"serviceName":"iam.googleapis.com","methodName":"google.iam.admin.v1.CreateServiceAccountKey",
+	e = connectortest.Decode(t, decoder, `{"logName":"projects/p1/logs/x","protoPayload":{"serviceName":"iam.googleapis.com","methodName":"google.iam.admin.v1.CreateServiceAccountKey",
 	"resourceName":"projects/-/serviceAccounts/123","response":{"name":"projects/p2/serviceAccounts/a@p2.iam.gserviceaccount.com/keys/k9","valid_before_time":{"seconds":1714568645}}}}`)
 	if written(e.Minted.For) != "iam:ServiceAccount p2/a@p2.iam.gserviceaccount.com" || e.Minted.Credential != "k9" || e.Minted.Expires.Unix() != 1714568645 {
 		t.Errorf("%+v", e.Minted)
 	}
-	e = decode(t, `{"protoPayload":{"serviceName":"iamcredentials.googleapis.com","methodName":"GenerateAccessToken","status":{"code":7},"resourceName":"projects/-/serviceAccounts/a@p2.iam.gserviceaccount.com"}}`)
+	e = connectortest.Decode(t, decoder, `{"protoPayload":{"serviceName":"iamcredentials.googleapis.com","methodName":"GenerateAccessToken","status":{"code":7},"resourceName":"projects/-/serviceAccounts/a@p2.iam.gserviceaccount.com"}}`)
 	if e.Minted.For.Name != "" || e.Outcome != remit.Denied {
 		t.Errorf("a refused call minted %+v", e.Minted)
 	}
@@ -284,7 +210,7 @@ func TestMinted(t *testing.T) {
 
 // TestViews gives rules the entry under the logsource that they are written for.
 func TestViews(t *testing.T) {
-	e := decode(t, `{"protoPayload":{"serviceName":"login.googleapis.com","methodName":"google.login.LoginService.loginFailure"}}`)
+	e := connectortest.Decode(t, decoder, `{"protoPayload":{"serviceName":"login.googleapis.com","methodName":"google.login.LoginService.loginFailure"}}`)
 	if len(e.Views) != 2 || e.Views[0].Service != "gcp.audit" || e.Views[1].Service != "google_workspace.login" {
 		t.Errorf("%+v", e.Views)
 	}
@@ -322,69 +248,13 @@ func TestStrip(t *testing.T) {
 // FuzzAudit: nothing that comes from outside makes the decoder panic, and
 // an event keeps its ID when it is stripped.
 func FuzzAudit(f *testing.F) {
-	f.Add([]byte(entry))
-	f.Add([]byte(`{"message":{"data":"eyJwcm90b1BheWxvYWQiOnsibWV0aG9kTmFtZSI6IngifX0="}}`))
-	f.Add([]byte(`{"protopayload":{"at_sign_type":"type.googleapis.com/google.cloud.audit.AuditLog","authorizationInfo":[1,{"granted":false}],"response":{"private_key_data":"x"}}}`))
-	f.Add([]byte(`{"protoPayload":{"methodName":"CreateServiceAccountKey","response":{"name":"projects/-/serviceAccounts/","validBeforeTime":{"seconds":"9"}},"authenticationInfo":{"serviceAccountDelegationInfo":[{},{"principalSubject":"deleted:user:"}]}}}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := fastjson.ParseBytes(data)
-		if err != nil {
-			return
-		}
-		decoder.Recognizes(v)
-		var in connector.Interner
-		for _, raw := range decoder.Split(v) {
-			var before connector.Event
-			if decoder.Decode(raw, &in, &before) != nil {
-				continue
-			}
-			decoder.Strip(raw, &fastjson.Arena{})
-			again, err := fastjson.ParseBytes(connector.AppendJSON(nil, raw))
-			if err != nil {
-				t.Fatalf("stripping made it invalid: %v", err)
-			}
-			var after connector.Event
-			if err := decoder.Decode(again, &in, &after); err != nil || after.ID != before.ID && utf8.Valid(data) {
-				t.Fatalf("ID %q became %q, %v", before.ID, after.ID, err)
-			}
-		}
-	})
+	connectortest.FuzzDecoder(
+		f, []connector.Decoder{decoder},
+		entry,
+		`{"message":{"data":"eyJwcm90b1BheWxvYWQiOnsibWV0aG9kTmFtZSI6IngifX0="}}`,
+		`{"protopayload":{"at_sign_type":"type.googleapis.com/google.cloud.audit.AuditLog","authorizationInfo":[1,{"granted":false}],"response":{"private_key_data":"x"}}}`,
+		`{"protoPayload":{"methodName":"CreateServiceAccountKey","response":{"name":"projects/-/serviceAccounts/","validBeforeTime":{"seconds":"9"}},"authenticationInfo":{"serviceAccountDelegationInfo":[{},{"principalSubject":"deleted:user:"}]}}}`,
+	)
 }
 
-func BenchmarkDecode(b *testing.B) {
-	var p fastjson.Parser
-	v, err := p.Parse(entry)
-	if err != nil {
-		b.Fatal(err)
-	}
-	var in connector.Interner
-	var e connector.Event
-	b.ReportAllocs()
-	for b.Loop() {
-		e.Reset()
-		if err := decoder.Decode(v, &in, &e); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkParseDecodeStrip(b *testing.B) {
-	var p fastjson.Parser
-	var in connector.Interner
-	var arena fastjson.Arena
-	var e connector.Event
-	b.SetBytes(int64(len(entry)))
-	b.ReportAllocs()
-	for b.Loop() {
-		v, err := p.Parse(entry)
-		if err != nil {
-			b.Fatal(err)
-		}
-		e.Reset()
-		arena.Reset()
-		if err := decoder.Decode(v, &in, &e); err != nil {
-			b.Fatal(err)
-		}
-		decoder.Strip(v, &arena)
-	}
-}
+func BenchmarkDecoder(b *testing.B) { connectortest.BenchmarkDecoder(b, decoder, entry) }

@@ -1,10 +1,6 @@
 package github
 
 import (
-	"bufio"
-	"encoding/json"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -14,50 +10,8 @@ import (
 
 	"remit"
 	"remit/connector"
+	"remit/connector/connectortest"
 )
-
-// labelled are the events of others that lie beside the project, in
-// shared/data; the test is skipped where that is not there.
-func labelled(t testing.TB, file string) map[string]json.RawMessage {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		data := filepath.Join(dir, "shared", "data")
-		if _, err := os.Stat(data); err == nil {
-			dir = data
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			t.Skip("no directory shared/data beside the project: the labelled events are not tested")
-		}
-		dir = filepath.Dir(dir)
-	}
-	f, err := os.Open(filepath.Join(dir, "labelled-events", file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	events := map[string]json.RawMessage{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var line struct {
-			Rule, Case string
-			Log        json.RawMessage
-		}
-		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			t.Fatal(err)
-		}
-		events[line.Rule+"/"+line.Case] = line.Log
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return events
-}
 
 func decode(t testing.TB, raw string) (connector.Event, error) {
 	t.Helper()
@@ -180,7 +134,7 @@ func TestLabelledEvents(t *testing.T) {
 		},
 	}
 	seen := 0
-	for name, raw := range labelled(t, "github.jsonl") {
+	for name, raw := range connectortest.LabelledLogs(t, "github.jsonl") {
 		e, err := decode(t, string(raw))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -1,18 +1,17 @@
 package ocsf
 
 import (
-	"encoding/json"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
 
 	"remit"
 	"remit/connector"
+	"remit/connector/connectortest"
 )
 
 // examples are events written by hand, in the form of the published schema.
@@ -111,41 +110,6 @@ func TestStrip(t *testing.T) {
 	}
 }
 
-// FuzzEvents holds that no document makes a decoder panic, that stripping
-// leaves JSON and the event's ID, and that stripping again changes nothing.
 func FuzzEvents(f *testing.F) {
-	for _, raw := range examples(f) {
-		f.Add(raw)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		v, err := fastjson.Parse(raw)
-		if err != nil {
-			return
-		}
-		// The parser also takes what is no JSON (RFC 8259): 01, or bytes that
-		// are no UTF-8. That need not stay as it is.
-		strict := json.Valid([]byte(raw)) && utf8.ValidString(raw)
-		Events.Recognizes(v)
-		var in connector.Interner
-		var arena fastjson.Arena
-		for _, v := range Events.Split(v) {
-			var e connector.Event
-			err := Events.Decode(v, &in, &e)
-			Events.Strip(v, &arena)
-			stripped, parseErr := fastjson.ParseBytes(connector.AppendJSON(nil, v))
-			if parseErr != nil {
-				t.Fatalf("not JSON any more: %v", parseErr)
-			}
-			if err != nil || !strict {
-				continue
-			}
-			var again connector.Event
-			if err := Events.Decode(stripped, &in, &again); err != nil || again.ID != e.ID {
-				t.Fatalf("after stripping: %v, ID %q was %q", err, again.ID, e.ID)
-			}
-			if Events.Strip(stripped, &arena) {
-				t.Fatalf("stripped twice: %s", stripped)
-			}
-		}
-	})
+	connectortest.FuzzDecoder(f, []connector.Decoder{Events}, examples(f)...)
 }

@@ -1,11 +1,7 @@
 package okta
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
-	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -15,50 +11,8 @@ import (
 
 	"remit"
 	"remit/connector"
+	"remit/connector/connectortest"
 )
-
-// labelled are the events of others that lie beside the project, in
-// shared/data; the test is skipped where that is not there.
-func labelled(t testing.TB, file string) map[string]json.RawMessage {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		data := filepath.Join(dir, "shared", "data")
-		if _, err := os.Stat(data); err == nil {
-			dir = data
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			t.Skip("no directory shared/data beside the project: the labelled events are not tested")
-		}
-		dir = filepath.Dir(dir)
-	}
-	f, err := os.Open(filepath.Join(dir, "labelled-events", file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	events := map[string]json.RawMessage{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var line struct {
-			Rule, Case string
-			Log        json.RawMessage
-		}
-		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			t.Fatal(err)
-		}
-		events[line.Rule+"/"+line.Case] = line.Log
-	}
-	if err := lines.Err(); err != nil {
-		t.Fatal(err)
-	}
-	return events
-}
 
 // orHash is the ID that an event has, or the hash that stands for it.
 func orHash(id, got string) string {
@@ -159,7 +113,7 @@ func TestLabelledEvents(t *testing.T) {
 		},
 	}
 	seen, ignored := 0, 0
-	for name, raw := range labelled(t, "okta.jsonl") {
+	for name, raw := range connectortest.LabelledLogs(t, "okta.jsonl") {
 		v, err := fastjson.ParseBytes(raw)
 		if err != nil {
 			t.Fatal(err)

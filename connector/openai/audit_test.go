@@ -1,17 +1,16 @@
 package openai
 
 import (
-	"encoding/json"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
 
 	"remit"
 	"remit/connector"
+	"remit/connector/connectortest"
 )
 
 // examples are events written by hand, in the forms that the API documents: it
@@ -74,43 +73,8 @@ func TestStrip(t *testing.T) {
 	}
 }
 
-// FuzzAudit holds that no document makes a decoder panic, that stripping
-// leaves JSON and the event's ID, and that stripping again changes nothing.
 func FuzzAudit(f *testing.F) {
-	for _, raw := range examples(f) {
-		f.Add(raw)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		v, err := fastjson.Parse(raw)
-		if err != nil {
-			return
-		}
-		// The parser also takes what is no JSON (RFC 8259): 01, or bytes that
-		// are no UTF-8. That need not stay as it is.
-		strict := json.Valid([]byte(raw)) && utf8.ValidString(raw)
-		Audit.Recognizes(v)
-		var in connector.Interner
-		var arena fastjson.Arena
-		for _, v := range Audit.Split(v) {
-			var e connector.Event
-			err := Audit.Decode(v, &in, &e)
-			Audit.Strip(v, &arena)
-			stripped, parseErr := fastjson.ParseBytes(connector.AppendJSON(nil, v))
-			if parseErr != nil {
-				t.Fatalf("not JSON any more: %v", parseErr)
-			}
-			if err != nil || !strict {
-				continue
-			}
-			var again connector.Event
-			if err := Audit.Decode(stripped, &in, &again); err != nil || again.ID != e.ID {
-				t.Fatalf("after stripping: %v, ID %q was %q", err, again.ID, e.ID)
-			}
-			if Audit.Strip(stripped, &arena) {
-				t.Fatalf("stripped twice: %s", stripped)
-			}
-		}
-	})
+	connectortest.FuzzDecoder(f, []connector.Decoder{Audit}, examples(f)...)
 }
 
 // TestRefusesWhatIsNoEvent says how hostile documents end.

@@ -1,19 +1,18 @@
 package openbao
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/valyala/fastjson"
 
 	"remit"
 	"remit/connector"
+	"remit/connector/connectortest"
 )
 
 // examples are entries written by hand, in the form that the audit devices'
@@ -193,76 +192,8 @@ func TestStrip(t *testing.T) {
 	}
 }
 
-// FuzzAudit holds that no document makes a decoder panic, that stripping leaves
-// JSON and the event's ID, and that stripping again changes nothing.
 func FuzzAudit(f *testing.F) {
-	for _, raw := range examples(f) {
-		f.Add(raw)
-	}
-	f.Fuzz(func(t *testing.T, raw string) {
-		v, err := fastjson.Parse(raw)
-		if err != nil {
-			return
-		}
-		// The parser also takes what is no JSON (RFC 8259): 01, or bytes that
-		// are no UTF-8. That need not stay as it is.
-		strict := json.Valid([]byte(raw)) && utf8.ValidString(raw)
-		Audit.Recognizes(v)
-		var in connector.Interner
-		var arena fastjson.Arena
-		for _, v := range Audit.Split(v) {
-			var e connector.Event
-			err := Audit.Decode(v, &in, &e)
-			Audit.Strip(v, &arena)
-			stripped, parseErr := fastjson.ParseBytes(connector.AppendJSON(nil, v))
-			if parseErr != nil {
-				t.Fatalf("not JSON any more: %v", parseErr)
-			}
-			if err != nil || !strict {
-				continue
-			}
-			var again connector.Event
-			if err := Audit.Decode(stripped, &in, &again); err != nil || again.ID != e.ID {
-				t.Fatalf("after stripping: %v, ID %q was %q", err, again.ID, e.ID)
-			}
-			if Audit.Strip(stripped, &arena) {
-				t.Fatalf("stripped twice: %s", stripped)
-			}
-		}
-	})
+	connectortest.FuzzDecoder(f, []connector.Decoder{Audit}, examples(f)...)
 }
 
-func BenchmarkDecode(b *testing.B) {
-	raw := examples(b)[2]
-	var p fastjson.Parser
-	var in connector.Interner
-	var e connector.Event
-	b.SetBytes(int64(len(raw)))
-	b.ReportAllocs()
-	for b.Loop() {
-		v, err := p.Parse(raw)
-		if err != nil {
-			b.Fatal(err)
-		}
-		e.Reset()
-		if err := Audit.Decode(v, &in, &e); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkStrip(b *testing.B) {
-	raw := examples(b)[2]
-	var p fastjson.Parser
-	var arena fastjson.Arena
-	b.SetBytes(int64(len(raw)))
-	b.ReportAllocs()
-	for b.Loop() {
-		v, err := p.Parse(raw)
-		if err != nil {
-			b.Fatal(err)
-		}
-		arena.Reset()
-		Audit.Strip(v, &arena)
-	}
-}
+func BenchmarkDecoder(b *testing.B) { connectortest.BenchmarkDecoder(b, Audit, examples(b)[0]) }
