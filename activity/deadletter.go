@@ -2,12 +2,14 @@ package activity
 
 import (
 	"encoding/json"
-	"io"
+	"errors"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/valyala/fastjson"
 
+	"remit"
 	"remit/connector"
 )
 
@@ -17,18 +19,24 @@ func (p *Pipeline) dead(in Input, reason error, v *fastjson.Value, raw []byte) e
 	if p.options.DeadLetter == nil {
 		return nil
 	}
-	if v != nil {
-		// It is JSON, so what is secret in it can be found.
-		for _, d := range p.options.Decoders {
-			d.Strip(v, &p.arena)
-		}
-		raw = connector.AppendJSON(p.raw[:0], v)
-		p.raw = raw
-		p.arena.Reset()
-	} else {
-		raw = maskRuns(raw)
+	p.raw = Harmless(p.options.Decoders, v, raw, &p.arena, p.raw[:0])
+	return p.options.DeadLetter(in.Source, reason, p.raw)
+}
+
+// Harmless appends to b what may be kept of an event of which nothing can be
+// made: v without what any decoder knows to be secret or, where it is no JSON (v
+// is nil), raw without any long piece that may be a token. v is changed, and the
+// arena is reset.
+func Harmless(decoders []connector.Decoder, v *fastjson.Value, raw []byte, arena *fastjson.Arena, b []byte) []byte {
+	if v == nil {
+		return append(b, maskRuns(raw)...)
 	}
-	return p.options.DeadLetter(in.Source, reason, raw)
+	for _, d := range decoders {
+		d.Strip(v, arena)
+	}
+	b = connector.AppendJSON(b, v)
+	arena.Reset()
+	return b
 }
 
 // longestRun is the longest piece of unbroken text of which it is taken that it
@@ -69,19 +77,50 @@ func runs(c byte) bool {
 }
 
 // DeadLetters writes the events of which nothing could be made, one JSON object
-// a line, with the reason and the source. It is safe for concurrent use.
+// a line, with the reason and the source. It is safe for concurrent use by one
+// process.
 type DeadLetters struct {
-	mu  sync.Mutex
-	w   io.Writer
-	now func() time.Time
+	mu   sync.Mutex
+	path string
+	file *os.File
+	size int64
+	most int64
+	now  func() time.Time
 }
 
-// NewDeadLetters writes to w; a nil now is [time.Now].
-func NewDeadLetters(w io.Writer, now func() time.Time) *DeadLetters {
-	if now == nil {
-		now = time.Now
+// maxDeadLetters bounds the file: a sender of rubbish must not fill the disk. One
+// former file is kept beside the present one.
+const maxDeadLetters = 64 << 20
+
+// OpenDeadLetters appends to the file at path, which is made when it is not
+// there; when it is full it becomes path.1. A nil now is [time.Now].
+func OpenDeadLetters(path string, now func() time.Time) (*DeadLetters, error) {
+	d := &DeadLetters{path: path, most: maxDeadLetters, now: now}
+	if d.now == nil {
+		d.now = time.Now
 	}
-	return &DeadLetters{w: w, now: now}
+	return d, d.open()
+}
+
+func (d *DeadLetters) open() error {
+	file, err := os.OpenFile(d.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return remit.Errorf(remit.Unavailable, "open dead letters", "%w", err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return remit.Errorf(remit.Unavailable, "open dead letters", "%w", err)
+	}
+	d.file, d.size = file, info.Size()
+	return nil
+}
+
+// Close ends it.
+func (d *DeadLetters) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.file.Close()
 }
 
 // Put writes one event; see [Options].DeadLetter.
@@ -91,12 +130,21 @@ func (d *DeadLetters) Put(source string, reason error, raw []byte) error {
 		Source string    `json:"source"`
 		Reason string    `json:"reason"`
 		Event  string    `json:"event"`
-	}{d.now().UTC(), source, reason.Error(), string(raw)})
+	}{d.now().UTC(), source, reason.Error(), string(raw[:min(len(raw), longestDead)])})
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, err = d.w.Write(append(line, '\n'))
-	return err
+	if d.size > 0 && d.size+int64(len(line)) > d.most {
+		if err := errors.Join(d.file.Close(), os.Rename(d.path, d.path+".1"), d.open()); err != nil {
+			return remit.Errorf(remit.Unavailable, "write dead letters", "%w", err)
+		}
+	}
+	n, err := d.file.Write(append(line, '\n'))
+	d.size += int64(n)
+	if err != nil {
+		return remit.Errorf(remit.Unavailable, "write dead letters", "%w", err)
+	}
+	return nil
 }

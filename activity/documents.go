@@ -3,6 +3,7 @@ package activity
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"io"
@@ -25,13 +26,23 @@ const maxDocument = 256 << 20
 // over as it is. Errors are those of r, of a damaged compression, of a document
 // above 256 MiB ([remit.Invalid]) and of each.
 func Documents(r io.Reader, each func(document []byte, line int, read int64) error) error {
+	return DocumentsWithin(r, 0, each)
+}
+
+// DocumentsWithin is [Documents] for what a stranger sends: it fails with
+// [remit.Invalid] once r has brought more than most bytes after decompression; 0
+// sets no bound.
+func DocumentsWithin(r io.Reader, most int64, each func(document []byte, line int, read int64) error) error {
 	counted := &countingReader{r: r}
-	plain, closer, err := decompress(counted)
+	plain, closer, err := Decompress(counted)
 	if err != nil {
 		return err
 	}
 	defer closer()
-	in := bufio.NewReaderSize(plain, 1<<20)
+	if most > 0 {
+		plain = &boundedReader{plain, most}
+	}
+	in := bufio.NewReaderSize(plain, int(min(1<<20, max(4096, cmp.Or(most, 1<<20)))))
 	line := 0
 	var long []byte
 	first := true
@@ -72,7 +83,29 @@ func Documents(r io.Reader, each func(document []byte, line int, read int64) err
 }
 
 func damaged(err error) error {
+	if remit.KindOf(err) == remit.Invalid {
+		return err
+	}
 	return remit.Errorf(remit.Invalid, "", "the file is damaged or cut short: %w", err)
+}
+
+// boundedReader fails instead of ending when there is more than it may bring.
+type boundedReader struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		var one [1]byte
+		if n, err := b.r.Read(one[:]); n == 0 {
+			return 0, err
+		}
+		return 0, remit.Errorf(remit.Invalid, "", "more events than are taken at once: send smaller batches")
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
 
 type countingReader struct {
@@ -86,7 +119,9 @@ func (c *countingReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func decompress(r io.Reader) (io.Reader, func(), error) {
+// Decompress returns what r holds, without its compression where its first bytes
+// are those of gzip or zstd, and what has to be called when it was read.
+func Decompress(r io.Reader) (io.Reader, func(), error) {
 	in := bufio.NewReaderSize(r, 256<<10)
 	magic, err := in.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {

@@ -37,6 +37,8 @@ type Inventory interface {
 	Systems(ctx context.Context) ([]remit.System, error)
 	Identities(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Identity, string, error)
 	Resources(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Resource, string, error)
+	Relations(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Relation, string, error)
+	History(ctx context.Context, id remit.ID) ([]remit.Version, error)
 }
 
 // Detector looks at every attributed event, in order.
@@ -48,6 +50,10 @@ type Detector interface {
 	// Changed appends findings and states that changed since it was last
 	// called to a checkpoint.
 	Changed(c *remit.Checkpoint) error
+
+	// Deployed says that a new version of a workload that runs as an identity was
+	// rolled out, so that what it does now for the first time is no wonder.
+	Deployed(identity remit.ID, at time.Time)
 
 	// Urgent says whether a finding waits that somebody should see at once.
 	Urgent() bool

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +30,8 @@ type system struct {
 	usage   *usage.Table
 	seen    *seen.Set
 	places  *places
+
+	rolledOut func(identity remit.ID, at time.Time) // tells the detector; may be nil
 }
 
 // actor is an identity as the log names it.
@@ -39,7 +40,15 @@ type actor struct {
 	known bool // in the inventory
 	kind  remit.IdentityType
 	dirty bool
+
+	// rollouts are when its workloads got new versions, the earliest first, of
+	// which the detector has not been told.
+	rollouts []time.Time
 }
+
+// early is how long before a rollout's time its first effects may be dated:
+// inventory and activity come by different ways.
+const early = 10 * time.Minute
 
 // maxActors bounds how many actors are kept in memory; when there are more,
 // all are forgotten after a checkpoint and read again as they come.
@@ -113,6 +122,9 @@ func (p *Pipeline) open(ctx context.Context, id remit.ID) (*system, error) {
 		lineage: lineage.New(id, lineage.Options{}),
 		usage:   usage.New(id),
 	}
+	if p.options.Detector != nil {
+		s.rolledOut = p.options.Detector.Deployed
+	}
 	all, err := s.store.Systems(ctx)
 	if err != nil {
 		return nil, err
@@ -173,6 +185,10 @@ func (s *system) actor(ctx context.Context, ref remit.Ref) (*actor, error) {
 	a := &actor{}
 	a.System, a.Identity, a.Actor = s.id, remit.IdentityID(s.id, ref), ref
 	a.kind, a.known = s.places.identity(a.Identity)
+	var err error
+	if a.rollouts, err = s.places.rollouts(ctx, a.Identity); err != nil {
+		return nil, err
+	}
 	if !s.fresh {
 		filter := remit.ActivityFilter{System: s.id, Identities: []remit.ID{a.Identity}}
 		before, _, err := s.store.Presences(ctx, remit.ActivityFilter{System: s.id, Identities: filter.Identities}, remit.PageRequest{Limit: 1})
@@ -200,6 +216,12 @@ func (s *system) attribute(ctx context.Context, e *connector.Event) error {
 	who, err := s.actor(ctx, a.Actor)
 	if err != nil {
 		return err
+	}
+	for len(who.rollouts) > 0 && a.Time.After(who.rollouts[0].Add(-early)) {
+		if s.rolledOut != nil {
+			s.rolledOut(who.Identity, who.rollouts[0])
+		}
+		who.rollouts = who.rollouts[1:]
 	}
 	a.Identity, a.Known = who.Identity, who.known
 	if who.kind != "" {
@@ -300,101 +322,4 @@ func eventHash(a *remit.Activity) uint64 {
 		b = append(append(b, 0), part...)
 	}
 	return xxhash.Sum64(b)
-}
-
-// places is what the inventory tells of a system: who is known, and where the
-// pods and nodes are that credentials are bound to.
-type places struct {
-	store      Inventory
-	system     remit.ID
-	identities map[remit.ID]remit.IdentityType
-	nodes      map[string][]netip.Addr
-	bound      map[remit.Ref]*place
-}
-
-type place struct {
-	addresses []netip.Addr
-	asked     time.Time // when it was looked up, by the wall clock
-}
-
-// notAgain is how long an object that the inventory did not have is not asked
-// for again. It is wall time, for an import of a month must not ask for a month.
-const notAgain = 10 * time.Second
-
-func newPlaces(ctx context.Context, store Inventory, id remit.ID) (*places, error) {
-	p := &places{store: store, system: id}
-	return p, p.refresh(ctx)
-}
-
-func (p *places) refresh(ctx context.Context) error {
-	p.identities, p.nodes = make(map[remit.ID]remit.IdentityType), make(map[string][]netip.Addr)
-	p.bound = make(map[remit.Ref]*place)
-	page := remit.PageRequest{Limit: 1000, Sort: "id"}
-	for {
-		some, next, err := p.store.Identities(ctx, remit.Filter{System: p.system}, page)
-		if err != nil {
-			return err
-		}
-		for _, i := range some {
-			p.identities[i.ID] = i.Type
-			if i.Kind == "Node" {
-				p.nodes[i.Name] = addresses(i.Attributes["addresses"])
-			}
-		}
-		if next == "" {
-			return nil
-		}
-		page.After = next
-	}
-}
-
-func (p *places) identity(id remit.ID) (remit.IdentityType, bool) {
-	t, ok := p.identities[id]
-	return t, ok
-}
-
-// outside says whether the address of an activity is known to be none of what
-// its credential is bound to, nor of the node of it.
-func (p *places) outside(ctx context.Context, a *remit.Activity) bool {
-	at := p.bound[a.Bound]
-	if at == nil || len(at.addresses) == 0 && time.Since(at.asked) > notAgain {
-		at = p.find(ctx, a)
-		if len(p.bound) > maxActors {
-			clear(p.bound)
-		}
-		p.bound[a.Bound] = at
-	}
-	if len(at.addresses) == 0 {
-		return false
-	}
-	from, err := netip.ParseAddr(a.Address)
-	if err != nil {
-		return false
-	}
-	from = from.Unmap()
-	return !slices.Contains(at.addresses, from) && !slices.Contains(p.nodes[a.Node], from)
-}
-
-func (p *places) find(ctx context.Context, a *remit.Activity) *place {
-	found, _, err := p.store.Resources(ctx, remit.Filter{
-		System: p.system, Kinds: []string{a.Bound.Kind}, Namespaces: []string{a.Bound.Namespace}, Names: []string{a.Bound.Name},
-	}, remit.PageRequest{Limit: 1})
-	if err != nil || len(found) == 0 {
-		return &place{asked: time.Now()}
-	}
-	at := &place{asked: time.Now(), addresses: addresses(found[0].Attributes["addresses"])}
-	if node := found[0].Attributes["node"]; node != "" {
-		at.addresses = append(at.addresses, p.nodes[node]...)
-	}
-	return at
-}
-
-func addresses(list string) []netip.Addr {
-	var out []netip.Addr
-	for text := range strings.SplitSeq(list, ",") {
-		if a, err := netip.ParseAddr(strings.TrimSpace(text)); err == nil {
-			out = append(out, a.Unmap())
-		}
-	}
-	return out
 }

@@ -30,6 +30,9 @@ type Watch struct {
 	Evaluator  Evaluator
 	Log        *slog.Logger
 
+	// Changed, if not nil, is told what the inventory has changed, as it does.
+	Changed func(system remit.ID, touched []remit.ID)
+
 	// Settle is how long changes are gathered before they are judged
 	// together; 0 is half a second. A change is in the inventory at once.
 	Settle time.Duration
@@ -110,6 +113,9 @@ func newJudge(w *Watch) *judge {
 
 // touched is the reconciler's Changed.
 func (j *judge) touched(_ context.Context, system remit.ID, touched []remit.ID) error {
+	if j.watch.Changed != nil {
+		j.watch.Changed(system, touched)
+	}
 	j.mu.Lock()
 	j.system = system
 	if !j.whole {

@@ -31,7 +31,55 @@ type config struct {
 	Owners       []string `yaml:"owners"`
 	Environments []string `yaml:"environments"`
 
+	// Listen is where events and metrics are served; without an address
+	// nothing listens.
+	Listen listenConfig `yaml:"listen"`
+
+	// Logs are files of events that `remit serve` follows.
+	Logs []logConfig `yaml:"logs"`
+
+	// Queue is where received events wait, Archive how long events are kept.
+	Queue   queueConfig   `yaml:"queue"`
+	Archive archiveConfig `yaml:"archive"`
+
 	people inventory.People
+}
+
+// listenConfig is where Remit listens. It always speaks TLS.
+type listenConfig struct {
+	Address string `yaml:"address"` // "0.0.0.0:8443"
+
+	// Hosts are the names and addresses under which senders reach it, for the
+	// certificate of Remit's own authority. Certificate and Key are PEM files
+	// of a certificate that takes its place.
+	Hosts       []string `yaml:"hosts"`
+	Certificate string   `yaml:"certificate"`
+	Key         string   `yaml:"key"`
+}
+
+// logConfig is one file that is followed.
+type logConfig struct {
+	Path   string `yaml:"path"`
+	System string `yaml:"system"` // "" when the events tell
+	Source string `yaml:"source"` // "" to recognise it
+}
+
+// queueConfig is the queue: in the data directory, or an external one.
+type queueConfig struct {
+	URL     string `yaml:"url"` // nats://…
+	MaxSize size   `yaml:"max_size"`
+}
+
+// archiveConfig is how long events are kept; zero is for good.
+type archiveConfig struct {
+	keepConfig `yaml:",inline"`
+	Systems    map[string]keepConfig `yaml:"systems"` // by name, in place of the above
+}
+
+type keepConfig struct {
+	Keep    span `yaml:"keep"`
+	KeepRaw span `yaml:"keep_raw"`
+	MaxSize size `yaml:"max_size"`
 }
 
 // systemConfig is one connected system.
@@ -72,6 +120,20 @@ func readConfig(f *globalFlags) (*config, error) {
 	}
 	dir := filepath.Dir(path)
 	resolve(dir, &c.People)
+	resolve(dir, &c.Listen.Certificate)
+	resolve(dir, &c.Listen.Key)
+	if (c.Listen.Certificate == "") != (c.Listen.Key == "") {
+		return nil, remit.Errorf(remit.Invalid, op, "%s: listen: certificate and key go together", path)
+	}
+	for i := range c.Logs {
+		if c.Logs[i].Path == "" {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: logs[%d]: give it a path", path, i)
+		}
+		if _, err := decoderNamed(c.Logs[i].Source); err != nil {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: logs[%d]: %w", path, i, err)
+		}
+		resolve(dir, &c.Logs[i].Path)
+	}
 	for i := range c.Policies {
 		resolve(dir, &c.Policies[i])
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"remit"
+	"remit/activity"
 	"remit/store/sqlstore"
 )
 
@@ -24,6 +25,7 @@ type dataDir struct {
 
 	path      string
 	ephemeral bool
+	dead      *activity.DeadLetters // nil until it is asked for
 }
 
 // openDataDir opens the data directory that the flags name. When none is named
@@ -61,13 +63,29 @@ func openDataDir(ctx context.Context, f *globalFlags, ephemeral bool) (*dataDir,
 // Close closes the store and removes a temporary directory.
 func (d *dataDir) Close() error {
 	var err error
+	if d.dead != nil {
+		err = d.dead.Close()
+	}
 	if d.Store != nil {
-		err = d.Store.Close()
+		err = errors.Join(err, d.Store.Close())
 	}
 	if d.ephemeral {
 		err = errors.Join(err, os.RemoveAll(d.path))
 	}
 	return err
+}
+
+// deadLetters opens the file of events of which nothing could be made. It is not
+// safe for concurrent use; what it returns is.
+func (d *dataDir) deadLetters() (*activity.DeadLetters, error) {
+	if d.dead == nil {
+		dead, err := activity.OpenDeadLetters(filepath.Join(d.path, "dead-letters.jsonl"), nil)
+		if err != nil {
+			return nil, err
+		}
+		d.dead = dead
+	}
+	return d.dead, nil
 }
 
 // installationKey reads the key in a file, or makes it when there is none. Of

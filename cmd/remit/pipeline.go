@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"remit"
 	"remit/activity"
 	"remit/activity/archive"
 	"remit/detect"
@@ -70,13 +69,11 @@ func (f *activityFlags) openPipeline(ctx context.Context, data *dataDir) (_ *ope
 		p.close = append(p.close, p.archive.Close)
 		options.Archive = p.archive
 	}
-	dead := filepath.Join(data.path, "dead-letters.jsonl")
-	file, err := os.OpenFile(dead, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	dead, err := data.deadLetters()
 	if err != nil {
-		return nil, remit.Errorf(remit.Unavailable, "open dead letters", "%w", err)
+		return nil, err
 	}
-	p.close = append(p.close, file.Close)
-	options.DeadLetter = activity.NewDeadLetters(file, nil).Put
+	options.DeadLetter = dead.Put
 	p.Pipeline = activity.New(options)
 
 	recovered, err := p.Recover(ctx)

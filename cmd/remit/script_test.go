@@ -2,15 +2,27 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(withoutBuilt{m}, map[string]func(){
 		"remit": func() { os.Exit(Main()) },
 	})
+}
+
+// withoutBuilt removes what the tests built.
+type withoutBuilt struct{ *testing.M }
+
+func (m withoutBuilt) Run() int {
+	code := m.M.Run()
+	if build.path != "" {
+		os.RemoveAll(filepath.Dir(build.path))
+	}
+	return code
 }
 
 // TestScripts runs the commands of testdata/script as users type them.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"remit"
 	"remit/connector"
@@ -15,56 +16,93 @@ import (
 	"remit/server"
 )
 
+// serveFlags are what `remit serve` can be told.
+type serveFlags struct {
+	connectFlags
+	judgeFlags
+	activityFlags
+	listen     string
+	noWatch    bool
+	checkpoint time.Duration
+	level      slog.Level
+}
+
 func newServeCommand(global *globalFlags) *cobra.Command {
-	var connect connectFlags
-	var judge judgeFlags
-	var level slog.Level
+	var f serveFlags
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Watch the connected systems and keep the inventory and the findings current",
+		Short: "Watch the connected systems, take their events in, and keep the findings current",
 		Long: `Serve watches the systems of the configuration, or the cluster of the current
 context when there are none, and keeps the store and the findings current until
-it is told to stop. It may be killed at any moment and started again.`,
+it is told to stop. It may be killed at any moment and started again.
+
+With --listen it takes audit events in: a cluster's audit webhook, or JSON lines
+sent with a token ("remit token create"). Files of events that the configuration
+names are followed. What is unusual is a finding within a second.`,
 		Example: `  remit serve --data-dir /var/lib/remit
-  remit serve --data-dir ~/.remit --context prod`,
+  remit serve --data-dir ~/.remit --context prod --listen :8443`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx := cmd.Context()
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-			c, err := readConfig(global)
-			if err != nil {
-				return err
-			}
-			data, err := openDataDir(ctx, global, false)
-			if err != nil {
-				return err
-			}
-			defer data.Close()
-			systems, err := connect.watchers(c, data.Key)
-			if err != nil {
-				return err
-			}
-			evaluator, err := judge.evaluator(data, c, time.Now)
-			if err != nil {
-				return err
-			}
-			watch := server.Watch{
-				Reconciler: inventory.Reconciler{Store: data.Store, People: c.people},
-				Evaluator:  judging{evaluator},
-				Log:        log,
-			}
-			log.Info("watching", "systems", len(systems), "data", data.path)
-			if err := watch.Run(ctx, systems); err != nil && !errors.Is(err, context.Canceled) {
-				return err
-			}
-			log.Info("stopped")
-			return nil
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, global) },
 	}
-	connect.add(cmd)
-	judge.add(cmd)
-	cmd.Flags().TextVar(&level, "log-level", slog.LevelInfo, "least `level` of what is logged: DEBUG, INFO, WARN or ERROR")
+	f.connectFlags.add(cmd)
+	f.judgeFlags.add(cmd)
+	f.activityFlags.add(cmd)
+	flags := cmd.Flags()
+	flags.StringVar(&f.listen, "listen", "", "`address` to take events in at, as :8443; the default is the configuration's")
+	flags.BoolVar(&f.noWatch, "no-watch", false, "watch no system: only take events in")
+	flags.DurationVar(&f.checkpoint, "checkpoint-every", 5*time.Second, "how often counts are written; findings are at once")
+	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level` of what is logged: DEBUG, INFO, WARN or ERROR")
 	return cmd
+}
+
+func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
+	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: f.level}))
+	c, err := readConfig(global)
+	if err != nil {
+		return err
+	}
+	if f.listen != "" {
+		c.Listen.Address = f.listen
+	}
+	data, err := openDataDir(cmd.Context(), global, false)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	var systems []connector.Watcher
+	if !f.noWatch {
+		if systems, err = f.watchers(c, data.Key); err != nil {
+			return err
+		}
+	}
+	evaluator, err := f.evaluator(data, c, time.Now)
+	if err != nil {
+		return err
+	}
+	work, ctx := errgroup.WithContext(cmd.Context())
+	watch := server.Watch{
+		Reconciler: inventory.Reconciler{Store: data.Store, People: c.people},
+		Evaluator:  judging{evaluator},
+		Log:        log,
+	}
+	if c.takesEvents() {
+		intake, err := f.openIntake(ctx, data, c, log)
+		if err != nil {
+			return err
+		}
+		defer intake.Close()
+		watch.Changed = intake.activity.InventoryChanged
+		intake.start(ctx, work)
+	} else if f.noWatch {
+		return remit.Errorf(remit.Invalid, "serve", "nothing to do: watch systems, or name an address with --listen")
+	}
+	work.Go(func() error { return watch.Run(ctx, systems) })
+	log.Info("watching", "systems", len(systems), "data", data.path)
+	if err := work.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	log.Info("stopped")
+	return nil
 }
 
 // watchers connects to every system of the configuration, or to the one that

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"remit"
+	"remit/activity"
+	"remit/activity/archive"
+	"remit/activity/queue"
+	"remit/connector"
+	"remit/server"
+	"remit/server/ingest"
+	"remit/server/token"
+)
+
+// takesEvents says whether there is any way in for events.
+func (c *config) takesEvents() bool { return c.Listen.Address != "" || len(c.Logs) > 0 }
+
+// intake is everything that takes events in and reads them.
+type intake struct {
+	data     *dataDir
+	config   *config
+	log      *slog.Logger
+	tokens   *token.Tokens
+	queue    *queue.Queue
+	ingest   *ingest.Intake
+	activity *server.Activity
+	listener net.Listener // nil when nothing listens
+	metrics  *server.Metrics
+	expected []string // names of systems that a watch is about to make
+}
+
+// openIntake opens the queue and the listener. The queue comes first: what is
+// acknowledged must have a place.
+func (f *serveFlags) openIntake(ctx context.Context, data *dataDir, c *config, log *slog.Logger) (_ *intake, err error) {
+	i := &intake{data: data, config: c, log: log}
+	defer func() {
+		if err != nil {
+			i.Close()
+		}
+	}()
+	if !f.noWatch {
+		for _, s := range c.Systems {
+			i.expected = append(i.expected, s.Name)
+		}
+		if f.Name != "" {
+			i.expected = append(i.expected, f.Name)
+		}
+	}
+	if i.tokens, err = token.New(data.Store, data.Key, nil); err != nil {
+		return nil, err
+	}
+	dead, err := data.deadLetters()
+	if err != nil {
+		return nil, err
+	}
+	if i.queue, err = queue.Open(ctx, queue.Options{
+		Dir: filepath.Join(data.path, "queue"), URL: c.Queue.URL, MaxBytes: int64(c.Queue.MaxSize),
+	}); err != nil {
+		return nil, err
+	}
+	i.metrics = server.NewMetrics(server.Gauges{Waiting: i.queue.Waiting, Findings: data.Store.FindingCounts})
+	i.ingest = &ingest.Intake{Queue: i.queue, Decoders: decoders, DeadLetter: dead.Put, Observe: i.metrics.Received}
+	retention, err := c.Archive.retention(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	i.activity = &server.Activity{
+		Queue: i.queue,
+		Open: func(ctx context.Context) (*activity.Pipeline, func() error, error) {
+			p, err := f.openPipeline(ctx, data)
+			if err != nil {
+				return nil, nil, err
+			}
+			return p.Pipeline, p.Close, nil
+		},
+		Decoder: decoderNamed, Positions: data.Store, Every: f.checkpoint, Retention: retention, Observe: i.metrics.Counted, Log: log,
+	}
+	if c.Listen.Address == "" {
+		return i, nil
+	}
+	certificates, err := c.Listen.certificates(data)
+	if err != nil {
+		return nil, err
+	}
+	i.listener, err = server.Listen(c.Listen.Address, certificates)
+	return i, err
+}
+
+// certificates are the user's own, or those of Remit's authority.
+func (l *listenConfig) certificates(data *dataDir) (*server.Certificates, error) {
+	if l.Certificate != "" {
+		return server.FileCertificates(l.Certificate, l.Key)
+	}
+	authority, err := server.OpenAuthority(data.path)
+	if err != nil {
+		return nil, err
+	}
+	hosts := l.Hosts
+	if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
+		hosts = append(slices.Clone(hosts), host)
+	}
+	return server.OwnCertificates(authority, hosts)
+}
+
+// retention looks up for how long the events of each system are kept.
+func (a *archiveConfig) retention(ctx context.Context, data *dataDir) (func(remit.ID) archive.Retention, error) {
+	of := func(k keepConfig) archive.Retention {
+		return archive.Retention{Age: time.Duration(k.Keep), RawAge: time.Duration(k.KeepRaw), Bytes: int64(k.MaxSize)}
+	}
+	if a.keepConfig == (keepConfig{}) && len(a.Systems) == 0 {
+		return nil, nil
+	}
+	return func(id remit.ID) archive.Retention {
+		// A system may have been named, or renamed, meanwhile.
+		systems, err := data.Store.Systems(ctx)
+		if err != nil {
+			return archive.Retention{} // keep, until it is known
+		}
+		for _, s := range systems {
+			if own, ok := a.Systems[s.Name]; ok && s.ID == id {
+				return of(own)
+			}
+		}
+		return of(a.keepConfig)
+	}, nil
+}
+
+// Close ends what start does not.
+func (i *intake) Close() {
+	if i.listener != nil {
+		i.listener.Close()
+	}
+	if i.queue != nil {
+		i.queue.Close()
+	}
+}
+
+// start has everything run until ctx ends.
+func (i *intake) start(ctx context.Context, work *errgroup.Group) {
+	work.Go(func() error { return i.activity.Run(ctx) })
+	if i.listener != nil {
+		mux := http.NewServeMux()
+		mux.Handle(ingest.Path, ingest.NewHandler(ingest.Handler{
+			Intake: i.ingest, Tokens: i.tokens, System: i.system, Decoder: decoderNamed, Log: i.log,
+		}))
+		mux.Handle("GET /metrics", i.metrics.Handler(i.tokens))
+		mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+		i.log.Info("listening", "address", i.listener.Addr().String())
+		work.Go(func() error { return server.Serve(ctx, i.listener, mux, i.log) })
+	}
+	for _, l := range i.config.Logs {
+		work.Go(func() error {
+			return supervise(ctx, i.log, "follow "+l.Path, func() error { return i.follow(ctx, l) })
+		})
+	}
+}
+
+func (i *intake) follow(ctx context.Context, l logConfig) error {
+	decoder, err := decoderNamed(l.Source)
+	if err != nil {
+		return err
+	}
+	from := ingest.Origin{Name: "file " + l.Path, Decoder: decoder}
+	if l.System != "" {
+		if from.System, err = i.system(ctx, l.System, decoder); err != nil {
+			return err
+		}
+	}
+	t := ingest.Tail{Path: l.Path, From: from, Intake: i.ingest, Positions: i.data.Store, Log: i.log}
+	return t.Run(ctx)
+}
+
+// system finds the system of a name, or makes it when no watch is about to.
+func (i *intake) system(ctx context.Context, name string, of connector.Decoder) (remit.ID, error) {
+	if slices.Contains(i.expected, name) {
+		systems, err := i.data.Store.Systems(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, s := range systems {
+			if s.Name == name {
+				return s.ID, nil
+			}
+		}
+		return "", remit.Errorf(remit.Unavailable, "", "the system %s has not been read yet: send its events again later", name)
+	}
+	return namedSystem(ctx, i.data, name, of)
+}
+
+// supervise does something until ctx ends, again and again when it fails, with a
+// pause that grows to a minute.
+func supervise(ctx context.Context, log *slog.Logger, what string, do func() error) error {
+	pause := time.Second
+	for {
+		err := do()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil {
+			err = errors.New("ended")
+		}
+		log.Error("starting it again", "what", what, "error", err, "pause", pause)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, time.Minute)
+	}
+}
