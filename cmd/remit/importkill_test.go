@@ -59,12 +59,7 @@ func counted(t *testing.T, dir string) (usage, presences, archived int64) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if err := activity.Each(ctx, remit.ActivityFilter{}, store.Usage, func(u remit.Usage) error { usage += u.Count; return nil }); err != nil {
-		t.Fatal(err)
-	}
-	if err := activity.Each(ctx, remit.ActivityFilter{}, store.Presences, func(p remit.Presence) error { presences += p.Count; return nil }); err != nil {
-		t.Fatal(err)
-	}
+	usage, presences = sums(t, store)
 	a, err := archive.Open(filepath.Join(dir, "archive"), archive.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -88,6 +83,19 @@ func counted(t *testing.T, dir string) (usage, presences, archived int64) {
 	return usage, presences, archived
 }
 
+// sums are the events in usage and in presences of a store.
+func sums(t *testing.T, store *sqlstore.Store) (usage, presences int64) {
+	t.Helper()
+	ctx := context.Background()
+	if err := activity.Each(ctx, remit.ActivityFilter{}, store.Usage, func(u remit.Usage) error { usage += u.Count; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := activity.Each(ctx, remit.ActivityFilter{}, store.Presences, func(p remit.Presence) error { presences += p.Count; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return usage, presences
+}
+
 // TestImportKilled kills an import again and again at random moments and starts
 // it anew: in the end every event is counted and archived exactly once.
 // REMIT_KILLS sets how often.
@@ -97,10 +105,7 @@ func TestImportKilled(t *testing.T) {
 		kills = n
 	}
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "remit")
-	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	binary := built(t)
 	log := filepath.Join(dir, "audit.log")
 	writeAuditLog(t, log, events)
 	data := filepath.Join(dir, "data")
