@@ -51,7 +51,7 @@ func writeAuditLog(t *testing.T, path string, n int) {
 
 // counted sums up what a data directory holds: events in usage, in presences and
 // in the archive.
-func counted(t *testing.T, dir string) (usage, presences, archived int64) {
+func counted(t *testing.T, dir string) (usage, presences, events int64) {
 	t.Helper()
 	ctx := context.Background()
 	store, err := sqlstore.Open(ctx, filepath.Join(dir, "remit.db"))
@@ -60,6 +60,19 @@ func counted(t *testing.T, dir string) (usage, presences, archived int64) {
 	}
 	defer store.Close()
 	usage, presences = sums(t, store)
+	return usage, presences, int64(len(archived(t, dir)))
+}
+
+// archived are the IDs of the events in the archive of a data directory, none of
+// which may be there twice.
+func archived(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	ctx := context.Background()
+	store, err := sqlstore.Open(ctx, filepath.Join(dir, "remit.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
 	a, err := archive.Open(filepath.Join(dir, "archive"), archive.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -74,13 +87,12 @@ func counted(t *testing.T, dir string) (usage, presences, archived int64) {
 			t.Errorf("%s is in the archive twice", e.ID)
 		}
 		seen[e.ID] = true
-		archived++
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return usage, presences, archived
+	return seen
 }
 
 // sums are the events in usage and in presences of a store.

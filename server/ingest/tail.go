@@ -79,7 +79,6 @@ func (t *Tail) Source() string { return "tail " + t.Path }
 // and while the queue is full; its errors are those of the store and of a disk
 // that cannot be read.
 func (t *Tail) Run(ctx context.Context) error {
-	every := cmp.Or(t.Every, 250*time.Millisecond)
 	p, err := position(ctx, t.Positions, t.Source())
 	if err != nil {
 		return err
@@ -89,17 +88,25 @@ func (t *Tail) Run(ctx context.Context) error {
 	if err := f.resume(ctx, p); err != nil {
 		return err
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
 	for {
 		if err := f.advance(ctx); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !pass(ctx, t.every()) {
 			return ctx.Err()
-		case <-tick.C:
 		}
+	}
+}
+
+func (t *Tail) every() time.Duration { return cmp.Or(t.Every, 250*time.Millisecond) }
+
+// pass lets time pass, and says whether ctx has not ended meanwhile.
+func pass(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
@@ -130,10 +137,21 @@ func (f *followed) resume(ctx context.Context, p remit.Position) error {
 	if err := json.Unmarshal(p.Detail, &at); err != nil {
 		return remit.Errorf(remit.Internal, "follow "+f.tail.Path, "the stored position is damaged: %w", err)
 	}
-	if is(f.tail.Path, at) {
-		return f.open(p.Offset)
+	// The present file is opened before the others are listed: whatever is
+	// rotated from now on is this one.
+	for f.file == nil {
+		if err := f.open(0); err != nil {
+			return err
+		}
+		if f.file == nil && !pass(ctx, f.tail.every()) {
+			return ctx.Err()
+		}
 	}
-	rotated, err := f.tail.rotated()
+	if head(io.NewSectionReader(f.file, 0, at.Length), at.Length) == at.Head {
+		f.offset = p.Offset
+		return nil
+	}
+	rotated, err := f.others()
 	if err != nil {
 		return err
 	}
@@ -160,6 +178,22 @@ func (f *followed) resume(ctx context.Context, p remit.Position) error {
 		}
 	}
 	return nil
+}
+
+// others lists the rotated files without the one that is open.
+func (f *followed) others() ([]string, error) {
+	all, err := f.tail.rotated()
+	if err != nil {
+		return nil, err
+	}
+	present, err := f.file.Stat()
+	if err != nil {
+		return nil, remit.Errorf(remit.Unavailable, "follow "+f.tail.Path, "%w", err)
+	}
+	return slices.DeleteFunc(all, func(name string) bool {
+		info, err := os.Stat(name)
+		return err != nil || os.SameFile(info, present)
+	}), nil
 }
 
 // rotated lists the files beside the present one that may be former ones of it,
@@ -303,10 +337,8 @@ func patiently(ctx context.Context, log *slog.Logger, do func() error) error {
 			return cmp.Or(ctx.Err(), err)
 		}
 		log.Warn("waiting to hand events on", "error", err, "pause", pause)
-		select {
-		case <-ctx.Done():
+		if !pass(ctx, pause) {
 			return ctx.Err()
-		case <-time.After(pause):
 		}
 		pause = min(2*pause, 5*time.Second)
 	}
@@ -355,32 +387,33 @@ func (f *followed) advance(ctx context.Context) error {
 		f.moved = moved
 		return nil
 	}
-	if err := f.between(ctx, info); err != nil {
-		return err
-	}
-	f.close()
-	if err := f.open(0); err != nil || f.file == nil {
-		return err
-	}
-	return f.read(ctx, false)
+	return f.next(ctx, info)
 }
 
-// between reads files that came and went since the present one was rotated away.
-func (f *followed) between(ctx context.Context, former fs.FileInfo) error {
-	rotated, err := f.tail.rotated()
+// next goes on from a file that was read to its end to the present one, by way of
+// files that came and went between them.
+func (f *followed) next(ctx context.Context, former fs.FileInfo) error {
+	length := min(f.offset, headBytes)
+	read := tailPosition{Head: head(io.NewSectionReader(f.file, 0, length), length), Length: length}
+	last := f.file
+	if err := f.open(0); err != nil || f.file == last {
+		return err // between the renaming and the new file: there is one soon
+	}
+	last.Close()
+	others, err := f.others()
 	if err != nil {
 		return err
 	}
-	for _, name := range rotated {
+	for _, name := range others {
 		info, err := os.Stat(name)
-		if err != nil || os.SameFile(info, former) || !info.ModTime().After(former.ModTime()) || strings.HasSuffix(name, ".gz") || strings.HasSuffix(name, ".zst") {
+		if err != nil || os.SameFile(info, former) || info.ModTime().Before(former.ModTime()) || is(name, read) {
 			continue
 		}
 		if err := f.whole(ctx, name, 0); err != nil {
 			return err
 		}
 	}
-	return nil
+	return f.read(ctx, false)
 }
 
 // read takes the complete lines between the offset and the end of the file; with
