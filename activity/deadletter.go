@@ -1,6 +1,7 @@
 package activity
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"sync"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/valyala/fastjson"
 
+	"remit"
 	"remit/connector"
 )
 
@@ -17,17 +19,27 @@ func (p *Pipeline) dead(in Input, reason error, v *fastjson.Value, raw []byte) e
 	if p.options.DeadLetter == nil {
 		return nil
 	}
-	if v != nil {
-		// It is JSON, so what is secret in it can be found.
-		for _, d := range p.options.Decoders {
-			d.Strip(v, &p.arena)
-		}
+	switch {
+	case v == nil:
+		raw = maskText(raw)
+	case Recognize(p.options.Decoders, v) == nil:
+		// Nobody knows what of it is secret: a Secret's manifest in a directory
+		// of logs, say.
+		maskValue(v, &p.arena)
 		raw = connector.AppendJSON(p.raw[:0], v)
 		p.raw = raw
 		p.arena.Reset()
-	} else {
-		raw = maskRuns(raw)
+	default:
+		for _, d := range p.options.Decoders {
+			d.Strip(v, &p.arena)
+		}
+		maskBroken(v, &p.arena)
+		raw = connector.AppendJSON(p.raw[:0], v)
+		p.raw = raw
+		p.arena.Reset()
 	}
+	// Parsers quote what they stumble over.
+	reason = remit.Errorf(remit.KindOf(reason), "", "%s", maskText([]byte(reason.Error())))
 	return p.options.DeadLetter(in.Source, reason, raw)
 }
 
@@ -38,13 +50,103 @@ const (
 	longestDead = 64 << 10
 )
 
-// maskRuns keeps of text that is not JSON what tells a reader what it was: every
-// long unbroken run of letters and digits may be a token and is taken out.
-func maskRuns(text []byte) []byte {
+// telling are the fields whose values say what an event is, and are no secrets.
+var telling = map[string]bool{
+	"kind": true, "apiVersion": true, "level": true, "auditID": true, "stage": true, "verb": true,
+	"requestReceivedTimestamp": true, "stageTimestamp": true,
+	"eventVersion": true, "eventSource": true, "eventName": true, "eventID": true, "eventTime": true, "awsRegion": true,
+	"logName": true, "insertId": true, "timestamp": true, "serviceName": true, "methodName": true, "severity": true,
+	"operationName": true, "category": true, "correlationId": true,
+	"action": true, "_document_id": true, "eventType": true, "uuid": true, "published": true,
+	"type": true, "time": true,
+}
+
+// maskText keeps of text that is not JSON what tells a reader what it was:
+// names, and what is neither in quotes nor long enough to be a token.
+func maskText(text []byte) []byte {
 	if len(text) > longestDead {
 		text = text[:longestDead]
 	}
-	out := make([]byte, 0, len(text))
+	// First what is known to be secret: behind password=, say.
+	var arena fastjson.Arena
+	if v := arena.NewString(string(text)); connector.StripTokens(v, &arena, nil) {
+		text = v.GetStringBytes()
+	}
+	var out, name []byte
+	for len(text) > 0 {
+		n := bytes.IndexByte(text, '"')
+		if n < 0 {
+			n = len(text)
+		}
+		out = maskRuns(out, text[:n])
+		if text = text[n:]; len(text) == 0 {
+			break
+		}
+		n = 1
+		for n < len(text) && text[n] != '"' {
+			if text[n] == '\\' {
+				n++
+			}
+			n++
+		}
+		quoted := text[1:min(n, len(text))]
+		text = text[min(n+1, len(text)):]
+		out = append(out, '"')
+		switch behind := bytes.TrimLeft(text, " \t\r\n"); {
+		case len(behind) > 0 && behind[0] == ':':
+			name = quoted
+			out = maskRuns(out, quoted)
+		case telling[string(name)]:
+			name, out = nil, appendTelling(out, quoted)
+		default:
+			name, out = nil, append(out, connector.Stripped...)
+		}
+		out = append(out, '"')
+	}
+	return out
+}
+
+// maskValue replaces every string of v but those of telling fields.
+func maskValue(v *fastjson.Value, arena *fastjson.Arena) {
+	switch v.Type() {
+	case fastjson.TypeObject:
+		v.GetObject().Visit(func(key []byte, field *fastjson.Value) {
+			if text := field.GetStringBytes(); telling[string(key)] && field.Type() == fastjson.TypeString {
+				*field = *arena.NewString(string(appendTelling(nil, text)))
+				return
+			}
+			maskValue(field, arena)
+		})
+	case fastjson.TypeArray, fastjson.TypeString:
+		for _, item := range v.GetArray() {
+			maskValue(item, arena)
+		}
+		if v.Type() == fastjson.TypeString {
+			*v = *arena.NewString(connector.Stripped)
+		}
+	}
+}
+
+// maskBroken masks documents within v, carried as text, that are cut off or
+// otherwise no JSON: what is secret in them could not be found.
+func maskBroken(v *fastjson.Value, arena *fastjson.Arena) {
+	switch v.Type() {
+	case fastjson.TypeObject:
+		v.GetObject().Visit(func(_ []byte, field *fastjson.Value) { maskBroken(field, arena) })
+	case fastjson.TypeArray:
+		for _, item := range v.GetArray() {
+			maskBroken(item, arena)
+		}
+	case fastjson.TypeString:
+		if text := bytes.TrimSpace(v.GetStringBytes()); len(text) > 0 && (text[0] == '{' || text[0] == '[') && fastjson.ValidateBytes(text) != nil {
+			*v = *arena.NewString(string(maskText(text)))
+		}
+	}
+}
+
+// maskRuns appends text without its long unbroken runs of letters and digits,
+// each of which may be a token.
+func maskRuns(out, text []byte) []byte {
 	for len(text) > 0 {
 		n := 0
 		for n < len(text) && runs(text[n]) {
@@ -62,6 +164,32 @@ func maskRuns(text []byte) []byte {
 		text = text[n:]
 	}
 	return out
+}
+
+// appendTelling appends the value of a telling field: a UUID, by which an event is
+// found again, as it is.
+func appendTelling(out, text []byte) []byte {
+	if isUUID(text) {
+		return append(out, text...)
+	}
+	return maskRuns(out, text)
+}
+
+func isUUID(text []byte) bool {
+	if len(text) != 36 {
+		return false
+	}
+	for i, c := range text {
+		switch {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case c < '0' || c > '9' && c < 'A' || c > 'F' && c < 'a' || c > 'f':
+			return false
+		}
+	}
+	return true
 }
 
 func runs(c byte) bool {

@@ -182,26 +182,26 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 		}
 		return p.dead(in, err, v, raw)
 	}
+	if e.ID == "" {
+		// The same for the event in a list, on a line and printed over several.
+		p.raw = connector.AppendJSON(p.raw[:0], v)
+		e.ID = contentID(p.raw)
+	}
+	hash, hour := eventHash(&e.Activity), e.Time.Unix()/3600
 	if e.Time.IsZero() {
 		// Without a time it cannot be put in order; that it came now is the
 		// best that is known, and the same on every machine that reads it
-		// from a queue.
-		e.Time = in.Learned
+		// from a queue. It is no part of what tells the event from others: it
+		// would count again whenever it is read.
+		e.Time, hour = in.Learned, 0
 	}
 	e.Learned = in.Learned
-	if e.ID == "" {
-		if raw == nil {
-			p.raw = connector.AppendJSON(p.raw[:0], v)
-			raw = p.raw
-		}
-		e.ID = contentID(raw)
-	}
 	s, err := p.system(ctx, in, decoder, e.Native)
 	if err != nil {
 		return err
 	}
 	e.System = s.id
-	fresh, err := s.seen.Add(ctx, e.Time.Unix()/3600, eventHash(&e.Activity))
+	fresh, err := s.seen.Add(ctx, hour, hash)
 	if err != nil {
 		return err
 	}

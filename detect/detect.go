@@ -49,7 +49,7 @@ type Detector struct {
 	engines    map[remit.ID]*sigma.Engine // one a system: correlations do not cross systems
 	correlated map[remit.ID]uint64        // a hash of the correlations that were last written
 	baselines  *baseline.Baselines
-	stored     map[string]struct{} // the baselines that the store has
+	stored     map[string]struct{}  // the baselines that the store has
 	incidents  map[string]*incident // by incidentKey
 	changed    []*incident
 	ended      []remit.Finding // of incidents that others have followed since the last checkpoint

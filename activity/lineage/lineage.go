@@ -184,6 +184,11 @@ func (t *Tree) settle(n *node) {
 		return
 	}
 	// A late record of a minting is rare, so all are looked at.
+	for _, c := range t.nodes {
+		if c.parent == n && c.SelfMinted {
+			n.Forked = true // of which only now is known that it came from above
+		}
+	}
 	for moved := true; moved; {
 		moved = false
 		for _, c := range t.nodes {
