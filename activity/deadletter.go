@@ -3,6 +3,7 @@ package activity
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -38,9 +39,20 @@ func (p *Pipeline) dead(in Input, reason error, v *fastjson.Value, raw []byte) e
 		p.raw = raw
 		p.arena.Reset()
 	}
-	// Parsers quote what they stumble over.
-	reason = remit.Errorf(remit.KindOf(reason), "", "%s", maskText([]byte(reason.Error())))
+	if v != nil {
+		// Parsers of what is inside quote what they stumble over.
+		reason = remit.Errorf(remit.KindOf(reason), "", "%s", maskText([]byte(reason.Error())))
+	}
 	return p.options.DeadLetter(in.Source, reason, raw)
+}
+
+// notJSON says where a document stops being JSON, without quoting it.
+func notJSON(document []byte) error {
+	var at *json.SyntaxError
+	if err := json.Unmarshal(document, new(json.RawMessage)); errors.As(err, &at) {
+		return remit.Errorf(remit.Invalid, "", "not JSON, at byte %d of %d: %w", at.Offset, len(document), at)
+	}
+	return remit.Errorf(remit.Invalid, "", "not JSON, or nested too deeply")
 }
 
 // longestRun is the longest piece of unbroken text of which it is taken that it

@@ -125,7 +125,7 @@ type Input struct {
 func (p *Pipeline) Feed(ctx context.Context, in Input, document []byte) error {
 	v, err := p.parser.ParseBytes(document)
 	if err != nil {
-		return p.dead(in, remit.Errorf(remit.Invalid, "", "not JSON: %w", err), nil, document)
+		return p.dead(in, notJSON(document), nil, document)
 	}
 	decoder := in.Decoder
 	if decoder == nil {

@@ -3,8 +3,10 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -37,7 +39,11 @@ func tell(w io.Writer, unsupported []sigma.Unsupported, faulty []error) {
 		fmt.Fprintf(w, "not loaded: %s\n", report.Visible(err.Error()))
 	}
 	for _, u := range unsupported {
-		fmt.Fprintf(w, "not evaluated: %s (%s): %s\n", report.Visible(u.Rule.Ref()), report.Visible(u.Rule.Path), report.Visible(u.Reason))
+		reason := u.Reason
+		if !strings.HasPrefix(reason, u.Rule.Path) {
+			reason = u.Rule.Path + ": " + reason
+		}
+		fmt.Fprintf(w, "not evaluated: %s: %s\n", report.Visible(ruleName(u.Rule)), report.Visible(reason))
 	}
 }
 
@@ -84,21 +90,29 @@ func newRulesTestCommand() *cobra.Command {
 			_, unsupported := sigma.Compile(all, ruleOptions())
 			tell(cmd.ErrOrStderr(), unsupported, faulty)
 			results := rules.Test(all, ruleOptions())
-			failed := 0
+			ran, failed := 0, 0
 			for _, r := range results {
+				if r.Test == "" && remit.KindOf(r.Err) == remit.Unsupported {
+					continue // is told already, and no test
+				}
+				ran++
 				if r.OK() {
 					continue
 				}
 				failed++
-				fmt.Fprintf(cmd.OutOrStdout(), "FAIL %s: %s: expected %t, got %t", report.Visible(ruleName(r.Rule)), report.Visible(r.Test), r.Expect, r.Got)
-				if r.Err != nil {
-					fmt.Fprintf(cmd.OutOrStdout(), ": %s", report.Visible(r.Err.Error()))
+				test := report.Visible(ruleName(r.Rule))
+				if r.Test != "" {
+					test += ": " + report.Visible(r.Test)
 				}
-				fmt.Fprintln(cmd.OutOrStdout())
+				if r.Err != nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "FAIL %s: %s\n", test, report.Visible(r.Err.Error()))
+				} else {
+					fmt.Fprintf(cmd.OutOrStdout(), "FAIL %s: matched %t, expected %t\n", test, r.Got, r.Expect)
+				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d rules, %d tests, %d failed, %d not evaluated, %d files not loaded\n", len(all), len(results), failed, len(unsupported), len(faulty))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s, %d failed, %d not evaluated, %d not loaded\n", count(len(all), "rule"), count(ran, "test"), failed, len(unsupported), len(faulty))
 			if failed > 0 || len(faulty) > 0 {
-				return remit.Errorf(remit.Invalid, "test rules", "%d tests failed and %d files could not be loaded", failed, len(faulty))
+				return remit.Errorf(remit.Invalid, "test rules", "%s failed and %s could not be loaded", count(failed, "test"), count(len(faulty), "document"))
 			}
 			return nil
 		},
@@ -119,11 +133,11 @@ func newRulesExplainCommand() *cobra.Command {
 				return err
 			}
 			for _, r := range all {
-				if r.ID == args[0] || r.Name == args[0] {
+				if r.ID == args[0] || r.Name == args[0] || strings.EqualFold(r.Title, args[0]) {
 					return explainRule(cmd.OutOrStdout(), r)
 				}
 			}
-			return remit.Errorf(remit.NotFound, "explain rule", "no rule %q: `%s rules list` lists them", args[0], cmd.Root().Name())
+			return remit.Errorf(remit.NotFound, "explain rule", "no rule has the name, the ID or the title %q: `%s rules list` lists them", args[0], cmd.Root().Name())
 		},
 	}
 	f.add(cmd)
@@ -248,9 +262,18 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, path string) error {
 	}
 	in := cmd.InOrStdin()
 	if path != "-" {
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return remit.Errorf(remit.NotFound, "read events", "%s does not exist", path)
+		case err != nil:
+			return remit.Errorf(remit.Unavailable, "read events", "%w", err)
+		case info.IsDir():
+			return remit.Errorf(remit.Invalid, "read events", "%s is a directory: name one file", path)
+		}
 		file, err := os.Open(path)
 		if err != nil {
-			return remit.Errorf(remit.NotFound, "read events", "%w", err)
+			return remit.Errorf(remit.Unavailable, "read events", "%w", err)
 		}
 		defer file.Close()
 		in = file
@@ -275,7 +298,9 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, path string) error {
 				result.Error = "an event of no source that Remit knows"
 				return lines.Encode(result)
 			}
-			if err := d.Decode(v, &intern, &e); err != nil {
+			if err := d.Decode(v, &intern, &e); errors.Is(err, connector.ErrIgnored) {
+				return lines.Encode(result) // the first stage of a request
+			} else if err != nil {
 				result.Error = err.Error()
 				return lines.Encode(result)
 			}

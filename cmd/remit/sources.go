@@ -55,12 +55,17 @@ func decoderNamed(name string) (connector.Decoder, error) {
 	if name == "" {
 		return nil, nil
 	}
-	var names []string
 	for _, d := range decoders {
 		if d.Source().Name == name {
 			return d, nil
 		}
+	}
+	return nil, remit.Errorf(remit.Invalid, "", "no source %q: use %s", name, strings.Join(sourceNames(), ", "))
+}
+
+func sourceNames() (names []string) {
+	for _, d := range decoders {
 		names = append(names, d.Source().Name)
 	}
-	return nil, remit.Errorf(remit.Invalid, "", "no source %q: use %s", name, strings.Join(names, ", "))
+	return names
 }
