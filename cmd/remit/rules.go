@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -170,22 +171,75 @@ func newRulesCoverageCommand() *cobra.Command {
 	var f rulesFlags
 	cmd := &cobra.Command{
 		Use:   "coverage",
-		Short: "Count the rules for each ATT&CK technique and OWASP risk",
-		Args:  cobra.NoArgs,
+		Short: "Count the rules for each ATT&CK technique and OWASP risk, and name those that cannot match",
+		Long: `Coverage counts, for each ATT&CK technique and OWASP risk, the rules that look for
+it. On standard error it names the rules that cannot be evaluated, those for
+systems whose events Remit does not read, and those that ask for a field which no
+event of their source has.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			engine, unsupported, faulty, err := f.engine()
 			if err != nil {
 				return err
 			}
-			for _, c := range engine.Coverage() {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %4d\n", report.Visible(c.Risk), len(c.Rules))
+			risks := map[string]int{}
+			for _, r := range engine.Rules() {
+				all := slices.Clone(r.Risks)
+				if meta, err := rules.Of(r); err == nil {
+					all = append(all, meta.Risks...)
+				}
+				slices.Sort(all)
+				for _, risk := range slices.Compact(all) {
+					risks[risk]++
+				}
+			}
+			for _, risk := range slices.Sorted(maps.Keys(risks)) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %4d\n", report.Visible(risk), risks[risk])
 			}
 			tell(cmd.ErrOrStderr(), unsupported, faulty)
+			tellUnmet(cmd.ErrOrStderr(), engine)
 			return nil
 		},
 	}
 	f.add(cmd)
 	return cmd
+}
+
+// tellUnmet names rules that are evaluated and yet cannot match an event.
+func tellUnmet(w io.Writer, engine *sigma.Engine) {
+	products := map[string]bool{"": true}
+	for _, d := range decoders {
+		products[d.Source().Product] = true
+	}
+	for l := range fieldAliases {
+		products[l.Product] = true
+	}
+	unread := map[string]int{}
+	for _, r := range engine.Rules() {
+		if r.Kind != sigma.Detection {
+			continue
+		}
+		if !products[r.Logsource.Product] {
+			unread[r.Logsource.String()]++
+			continue
+		}
+		known := fields[r.Logsource.Product]
+		if known == nil {
+			continue
+		}
+		for _, f := range engine.FieldsOf(r) {
+			if !slices.ContainsFunc(append([]string{f.Name}, f.Paths...), func(path string) bool {
+				first, _, _ := strings.Cut(path, ".")
+				return slices.Contains(known, first)
+			}) {
+				fmt.Fprintf(w, "unknown field: %s: %s: no event of %s has a field %s\n",
+					report.Visible(ruleName(r)), report.Visible(r.Path), report.Visible(r.Logsource.String()), report.Visible(f.Name))
+			}
+		}
+	}
+	for _, l := range slices.Sorted(maps.Keys(unread)) {
+		fmt.Fprintf(w, "never asked: %s for %s, whose events Remit does not read\n", count(unread[l], "rule"), report.Visible(l))
+	}
 }
 
 // rulesRunFlags choose what `remit rules run` evaluates.
