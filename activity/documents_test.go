@@ -74,7 +74,35 @@ func TestDocuments(t *testing.T) {
 func FuzzDocuments(f *testing.F) {
 	f.Add([]byte("{\"a\":1}\n{\"b\":2}"))
 	f.Add([]byte("{\n\"a\":\"\\\"\"}"))
-	f.Fuzz(func(_ *testing.T, in []byte) {
-		_ = activity.Documents(bytes.NewReader(in), func([]byte, int, int64) error { return nil })
+	f.Add([]byte("{\"a\":\"x\n{\"b\":2}\n"))
+	f.Add([]byte("[\n{\"a\":1},\n{\"b\":[{}]}]\n\"}\n{\"a\" {}"))
+	f.Add([]byte{0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff})
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x24, 0, 1, 0, 0})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		taken, last := 0, 1
+		_ = activity.Documents(bytes.NewReader(in), func(document []byte, line int, read int64) error {
+			if len(bytes.TrimSpace(document)) == 0 || line < last || read < 0 || read > int64(len(in)) {
+				t.Fatalf("%q in line %d, after line %d, at byte %d", document, line, last, read)
+			}
+			last = line
+			taken += len(document)
+			return nil
+		})
+		if packed := len(in) > 3 && (in[0] == 0x1f || in[0] == 0x28); !packed && taken > len(in) {
+			t.Fatalf("%d bytes of %d", taken, len(in))
+		}
+		// Whole lines behind whatever it is are read all the same, unless it
+		// ends within a list, where values may stand.
+		if !bytes.ContainsAny(in, "[\x1f\x28") && len(in) < 1<<16 {
+			whole := 0
+			if err := activity.Documents(strings.NewReader(string(in)+"\n"+strings.Repeat("{\"whole\":{\"line\":1}}\n", 5)), func(document []byte, _ int, _ int64) error {
+				if string(document) == `{"whole":{"line":1}}` {
+					whole++
+				}
+				return nil
+			}); err != nil || whole < 4 {
+				t.Fatalf("%d of 5 lines, %v, behind %q", whole, err, in)
+			}
+		}
 	})
 }

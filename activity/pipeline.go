@@ -182,6 +182,7 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 		}
 		return p.dead(in, err, v, raw)
 	}
+	e.Time, e.Minted.Expires = writable(e.Time), writable(e.Minted.Expires)
 	if e.ID == "" {
 		// The same for the event in a list, on a line and printed over several.
 		p.raw = connector.AppendJSON(p.raw[:0], v)
@@ -237,6 +238,15 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 	}
 	p.arena.Reset()
 	return p.options.Archive.Append(&e.Activity, s.name, raw)
+}
+
+// writable returns t, or no time when its year has not four digits: nothing that
+// holds it could be written as JSON, and its event would stop all that follow.
+func writable(t time.Time) time.Time {
+	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // Checkpoint writes what was learned since the last one, the files that the

@@ -300,6 +300,28 @@ func TestWithoutTime(t *testing.T) {
 	}
 }
 
+// TestImpossibleTime takes a time that no calendar has for none: what is kept of
+// such an event could not be written, and no import would have passed it.
+func TestImpossibleTime(t *testing.T) {
+	p := newPlace(t)
+	at := start.Format("2006-01-02T15:04:05.000000Z07:00")
+	for n, impossible := range []string{"9999-12-31T23:59:59-12:00", "0000-01-01T00:00:00+12:00"} {
+		id := fmt.Sprintf("a-%d", n)
+		p.feed(
+			strings.Replace(secrets(id, start, "api", "1"), at, impossible, 1),
+			strings.Replace(mint("m"+id, start, "api", "1", "api", "2"+id), at, impossible, 1),
+			strings.Replace(mint("e"+id, start, "api", "1", "api", "3"+id), `"annotations"`, `"responseObject":{"status":{"expirationTimestamp":"`+impossible+`"}},"annotations"`, 1),
+		)
+	}
+	p.checkpoint()
+	if c := p.Counts(); c.Events != 6 {
+		t.Errorf("%+v", c)
+	}
+	if len(p.events()) != 6 {
+		t.Error("not all are in the archive")
+	}
+}
+
 // TestDeadLetters keeps what cannot be read, with the reason and without any
 // secret: reasons quoted the event, and short passwords and the values of
 // Secrets stayed.

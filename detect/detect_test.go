@@ -510,3 +510,67 @@ func text(all []remit.Finding) string {
 	b, _ := json.MarshalIndent(all, "", " ")
 	return string(b)
 }
+
+// FuzzStates goes on from states that somebody else has written: they are
+// refused, or lead to findings that can be written.
+func FuzzStates(f *testing.F) {
+	engine := engineOf(f, `title: Three at once
+name: three
+type: correlation
+correlation: {type: event_count, rules: [counted], group-by: [remit.identity], timespan: 1h, condition: {gte: 3}}
+level: high
+`, `title: Counted
+name: counted
+level: low
+logsource: {product: p}
+detection: {sel: {remit.action: counted}, condition: sel}
+`)
+	w := newWatch(f, engine, true)
+	for n, action := range []string{"counted", "counted", "high", "low", "counted", "harmless"} {
+		w.observe(activityAt(start.Add(time.Duration(n)*time.Minute), "api", action))
+	}
+	w.checkpoint()
+	for key, data := range w.kept {
+		f.Add(slices.Index([]string{"baseline", "correlation", "incident"}, key[1]), data)
+	}
+	f.Add(2, []byte(`{"open":true,"first":"2026-11-20T08:00:00Z","last":"2026-11-20T08:00:00Z","signs":null}`))
+	f.Add(2, []byte(`{"open":true,"last":"9999-12-31T23:59:59-23:59","signs":[{"severity":"none"}]}`))
+	first := activityAt(start, "api", "high")
+	keys := [][3]string{{"", "baseline", "clock"}, {string(system), "correlation", "rules"}, {string(system), "incident", string(first.Identity)}}
+	for key := range w.kept {
+		if key[1] == "baseline" && key[2] != "clock" {
+			keys = append(keys, key)
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind int, data []byte) {
+		kept := states{}
+		for _, key := range keys {
+			if kind == slices.Index([]string{"baseline", "correlation", "incident"}, key[1]) {
+				kept[key] = data
+			}
+		}
+		d, err := detect.New(context.Background(), detect.Options{Engine: engine, States: kept})
+		if err != nil {
+			return
+		}
+		for n, action := range []string{"counted", "high", "low", "counted", "counted"} {
+			e := connector.Event{Activity: activityAt(start.Add(time.Duration(n)*13*time.Hour), "api", action), Views: []connector.View{{Product: "p", JSON: nothing}}}
+			if err := d.Observe(context.Background(), &e); err != nil {
+				return
+			}
+		}
+		d.Urgent()
+		var c remit.Checkpoint
+		if err := d.Changed(&c); err != nil {
+			return
+		}
+		for _, finding := range c.Findings {
+			if finding.ID == "" || len(finding.Evidence) == 0 {
+				t.Fatalf("%+v", finding)
+			}
+			if _, err := json.Marshal(finding); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
