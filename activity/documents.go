@@ -144,11 +144,15 @@ func Decompress(r io.Reader) (io.Reader, func(), error) {
 	return in, func() {}, nil
 }
 
-// values splits text into the JSON values at its top, by their brackets.
+// values splits text into the JSON values at its top, by their brackets. What
+// is cut off, as the first line of a log that was rotated within it, is handed
+// over as it is and costs no other: a line break within a string, or an object
+// where none may stand, begins anew.
 func values(r io.Reader, line int, counted *countingReader, each func([]byte, int, int64) error) error {
 	in := bufio.NewReaderSize(r, 1<<20)
-	var doc []byte
-	depth, began := 0, line
+	var doc, open []byte // open are the brackets that are
+	began := line
+	var last byte // that is no space
 	inString, escaped := false, false
 	for {
 		chunk, err := in.Peek(1)
@@ -159,14 +163,23 @@ func values(r io.Reader, line int, counted *countingReader, each func([]byte, in
 			if !errors.Is(err, io.EOF) {
 				return damaged(err)
 			}
-			if rest := bytes.TrimSpace(doc); len(rest) > 0 {
-				return each(rest, began, counted.n)
-			}
-			return nil
+			return rest(doc, began, counted.n, each)
 		}
 		start := 0
+		end := func(at int) error { // what is open ends before at
+			doc = append(doc, chunk[start:at]...)
+			err := rest(doc, began, counted.n, each)
+			doc, open, start, began = doc[:0], open[:0], at, line
+			return err
+		}
 		for i, c := range chunk {
 			if c == '\n' {
+				if inString {
+					inString, escaped = false, false
+					if err := end(i); err != nil {
+						return err
+					}
+				}
 				line++
 			}
 			switch {
@@ -177,23 +190,27 @@ func values(r io.Reader, line int, counted *countingReader, each func([]byte, in
 				case '\\':
 					escaped = true
 				case '"':
-					inString = false
+					inString, last = false, c
 				}
+			case c == ' ' || c == '\n' || c == '\r' || c == '\t':
 			case c == '"':
 				inString = true
 			case c == '{' || c == '[':
-				if depth == 0 {
-					start, began, doc = i, line, doc[:0]
-				}
-				depth++
-			case (c == '}' || c == ']') && depth > 0:
-				if depth--; depth == 0 {
-					doc = append(doc, chunk[start:i+1]...)
-					if err := each(doc, began, counted.n); err != nil {
+				if !mayOpen(open, last) || len(open) == 0 {
+					if err := end(i); err != nil {
 						return err
 					}
-					doc, start = doc[:0], i+1
 				}
+				open, last = append(open, c), c
+			case (c == '}' || c == ']') && len(open) > 0:
+				last = c
+				if open = open[:len(open)-1]; len(open) == 0 {
+					if err := end(i + 1); err != nil {
+						return err
+					}
+				}
+			default:
+				last = c
 			}
 		}
 		if doc = append(doc, chunk[start:]...); len(doc) > maxDocument {
@@ -203,4 +220,27 @@ func values(r io.Reader, line int, counted *countingReader, each func([]byte, in
 			return damaged(err)
 		}
 	}
+}
+
+// mayOpen says whether an object or an array may stand behind last within the
+// brackets that are open.
+func mayOpen(open []byte, last byte) bool {
+	switch {
+	case len(open) == 0:
+		return true
+	case open[len(open)-1] == '{':
+		return last == ':'
+	}
+	return last == '[' || last == ','
+}
+
+// rest hands over what stands between two values, when it is more than what may
+// separate them.
+func rest(doc []byte, line int, read int64, each func([]byte, int, int64) error) error {
+	text := bytes.TrimLeft(doc, " \t\r\n,")
+	line += bytes.Count(doc[:len(doc)-len(text)], []byte("\n"))
+	if text = bytes.TrimRight(text, " \t\r\n"); len(text) == 0 {
+		return nil
+	}
+	return each(text, line, read)
 }

@@ -131,7 +131,7 @@ type Input struct {
 func (p *Pipeline) Feed(ctx context.Context, in Input, document []byte) error {
 	v, err := p.parser.ParseBytes(document)
 	if err != nil {
-		return p.dead(in, remit.Errorf(remit.Invalid, "", "not JSON: %w", err), nil, document)
+		return p.dead(in, NotJSON(document), nil, document)
 	}
 	decoder := in.Decoder
 	if decoder == nil {
@@ -188,26 +188,27 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 		}
 		return p.dead(in, err, v, raw)
 	}
+	e.Time, e.Minted.Expires = writable(e.Time), writable(e.Minted.Expires)
+	if e.ID == "" {
+		// The same for the event in a list, on a line and printed over several.
+		p.raw = connector.AppendJSON(p.raw[:0], v)
+		e.ID = contentID(p.raw)
+	}
+	hash, hour := eventHash(&e.Activity), e.Time.Unix()/3600
 	if e.Time.IsZero() {
 		// Without a time it cannot be put in order; that it came now is the
 		// best that is known, and the same on every machine that reads it
-		// from a queue.
-		e.Time = in.Learned
+		// from a queue. It is no part of what tells the event from others: it
+		// would count again whenever it is read.
+		e.Time, hour = in.Learned, 0
 	}
 	e.Learned = in.Learned
-	if e.ID == "" {
-		if raw == nil {
-			p.raw = connector.AppendJSON(p.raw[:0], v)
-			raw = p.raw
-		}
-		e.ID = contentID(raw)
-	}
 	s, err := p.system(ctx, in, decoder, e.Native)
 	if err != nil {
 		return err
 	}
 	e.System = s.id
-	fresh, err := s.seen.Add(ctx, e.Time.Unix()/3600, eventHash(&e.Activity))
+	fresh, err := s.seen.Add(ctx, hour, hash)
 	if err != nil {
 		return err
 	}
@@ -243,6 +244,15 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 	}
 	p.arena.Reset()
 	return p.options.Archive.Append(&e.Activity, s.name, raw)
+}
+
+// writable returns t, or no time when its year has not four digits: nothing that
+// holds it could be written as JSON, and its event would stop all that follow.
+func writable(t time.Time) time.Time {
+	if t = t.UTC(); t.Year() < 1 || t.Year() > 9999 {
+		return time.Time{}
+	}
+	return t
 }
 
 // Checkpoint writes what was learned since the last one, the files that the

@@ -49,9 +49,10 @@ type Detector struct {
 	engines    map[remit.ID]*sigma.Engine // one a system: correlations do not cross systems
 	correlated map[remit.ID]uint64        // a hash of the correlations that were last written
 	baselines  *baseline.Baselines
-	stored     map[string]struct{} // the baselines that the store has
-	incidents  map[remit.ID]*incident
+	stored     map[string]struct{}  // the baselines that the store has
+	incidents  map[string]*incident // by incidentKey
 	changed    []*incident
+	ended      []remit.Finding // of incidents that others have followed since the last checkpoint
 	urgent     bool
 
 	fields  attribution
@@ -64,7 +65,7 @@ type Detector struct {
 func New(ctx context.Context, o Options) (*Detector, error) {
 	d := &Detector{
 		options: o, manners: make(map[*sigma.Rule]*manner), engines: make(map[remit.ID]*sigma.Engine),
-		incidents: make(map[remit.ID]*incident), correlated: make(map[remit.ID]uint64),
+		incidents: make(map[string]*incident), correlated: make(map[remit.ID]uint64),
 	}
 	if o.Engine != nil {
 		for _, r := range o.Engine.Rules() {
@@ -231,6 +232,7 @@ func (d *Detector) Changed(c *remit.Checkpoint) error {
 			c.States = append(c.States, remit.State{System: id, Kind: stateCorrelation, Key: "rules", Data: data})
 		}
 	}
+	c.Findings, d.ended = append(c.Findings, d.ended...), nil
 	for _, i := range d.changed {
 		i.dirty = false
 		if err := i.write(c); err != nil {

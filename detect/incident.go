@@ -18,6 +18,10 @@ type incident struct {
 	Identity remit.ID  `json:"identity"`
 	Actor    remit.Ref `json:"actor"`
 
+	// Late says that a newer incident of the identity was known before it: its
+	// events stand in an older log that was read after a newer one.
+	Late bool `json:"late,omitempty"`
+
 	// Key tells it from other incidents of the identity: the time of the event
 	// that began it.
 	Key string `json:"key"`
@@ -50,6 +54,7 @@ const quiet = 24 * time.Hour
 // The bounds of an incident and of how many are held in memory.
 const (
 	maxSigns     = 24
+	maxNamed     = 512 // bytes of a credential, an address or an event's ID
 	maxIncidents = 100_000
 )
 
@@ -71,15 +76,27 @@ func weight(s remit.Severity) int {
 
 // combine adds signals about one activity to the incident of its identity.
 func (d *Detector) combine(ctx context.Context, a *remit.Activity, signals []remit.Signal) error {
-	i, err := d.incident(ctx, a)
+	i, err := d.incident(ctx, a, false)
 	if err != nil {
 		return err
 	}
-	if i.Last.IsZero() || a.Time.Sub(i.Last) > quiet {
-		*i = incident{System: a.System, Identity: a.Identity, Actor: a.Actor, Key: a.Time.UTC().Format(time.RFC3339Nano), First: a.Time, dirty: i.dirty}
+	if !i.Last.IsZero() && i.First.Sub(a.Time) > quiet {
+		if i, err = d.incident(ctx, a, true); err != nil {
+			return err
+		}
+	}
+	if i.Last.IsZero() || a.Time.Sub(i.Last) > quiet || i.First.Sub(a.Time) > quiet {
+		if i.dirty && i.Open {
+			d.ended = append(d.ended, i.finding()) // no checkpoint has it yet
+		}
+		*i = incident{
+			System: a.System, Identity: a.Identity, Actor: a.Actor, Late: i.Late,
+			Key: a.Time.UTC().Format(time.RFC3339Nano), First: a.Time, dirty: i.dirty,
+		}
 	}
 	before := i.severity()
 	for _, s := range signals {
+		s.Event = clip(s.Event, maxNamed)
 		i.add(s)
 	}
 	if a.Time.Before(i.First) {
@@ -91,13 +108,13 @@ func (d *Detector) combine(ctx context.Context, a *remit.Activity, signals []rem
 	i.Count++
 	for _, c := range [...]string{a.Root, a.Credential, a.Minted.Credential} {
 		if c != "" {
-			i.Credentials = appendNew(i.Credentials, c, remit.MaxSeen)
+			i.Credentials = appendNew(i.Credentials, clip(c, maxNamed), remit.MaxSeen)
 		}
 	}
 	if a.Address != "" {
-		i.Addresses = appendNew(i.Addresses, a.Address, remit.MaxSeen)
+		i.Addresses = appendNew(i.Addresses, clip(a.Address, maxNamed), remit.MaxSeen)
 	}
-	i.Events = appendNew(i.Events, a.ID, remit.MaxSeen)
+	i.Events = appendNew(i.Events, clip(a.ID, maxNamed), remit.MaxSeen)
 	opened := !i.Open
 	i.Open = i.Open || i.opens()
 	opened = opened && i.Open
@@ -111,13 +128,16 @@ func (d *Detector) combine(ctx context.Context, a *remit.Activity, signals []rem
 	return nil
 }
 
-func (d *Detector) incident(ctx context.Context, a *remit.Activity) (*incident, error) {
-	if i := d.incidents[a.Identity]; i != nil {
+// incident returns the newest incident of who did a or, when late, the one of
+// its past that was seen last.
+func (d *Detector) incident(ctx context.Context, a *remit.Activity, late bool) (*incident, error) {
+	key := incidentKey(a.Identity, late)
+	if i := d.incidents[key]; i != nil {
 		return i, nil
 	}
-	i := new(incident)
+	i := &incident{Late: late}
 	if d.options.States != nil {
-		kept, err := stateOf(ctx, d.options.States, a.System, stateIncident, string(a.Identity))
+		kept, err := stateOf(ctx, d.options.States, a.System, stateIncident, key)
 		if err != nil {
 			return nil, err
 		}
@@ -127,24 +147,43 @@ func (d *Detector) incident(ctx context.Context, a *remit.Activity) (*incident, 
 			}
 		}
 	}
-	d.incidents[a.Identity] = i
+	d.incidents[key] = i
 	return i, nil
+}
+
+func incidentKey(identity remit.ID, late bool) string {
+	if late {
+		return string(identity) + " late"
+	}
+	return string(identity)
 }
 
 func (i *incident) add(s remit.Signal) {
 	for n := range i.Signs {
 		if known := &i.Signs[n]; known.Rule == s.Rule {
 			known.Count++
-			known.Last = s.Time
+			if s.Time.After(known.Last) {
+				known.Last = s.Time
+			}
 			if s.Severity.Rank() > known.Severity.Rank() {
-				count := known.Count
-				*known = sign{Signal: s, Count: count, Last: s.Time}
+				known.Signal = s
 			}
 			return
 		}
 	}
 	if len(i.Signs) < maxSigns {
 		i.Signs = append(i.Signs, sign{Signal: s, Count: 1, Last: s.Time})
+		return
+	}
+	// Many weak signals must not hide a strong one.
+	weakest := &i.Signs[0]
+	for n := range i.Signs {
+		if i.Signs[n].Severity.Rank() < weakest.Severity.Rank() {
+			weakest = &i.Signs[n]
+		}
+	}
+	if s.Severity.Rank() > weakest.Severity.Rank() {
+		*weakest = sign{Signal: s, Count: 1, Last: s.Time}
 	}
 }
 
@@ -197,7 +236,7 @@ func (i *incident) write(c *remit.Checkpoint) error {
 	if err != nil {
 		return remit.Errorf(remit.Internal, "write incident", "of %s: %w", i.Identity, err)
 	}
-	c.States = append(c.States, remit.State{System: i.System, Kind: stateIncident, Key: string(i.Identity), Data: data})
+	c.States = append(c.States, remit.State{System: i.System, Kind: stateIncident, Key: incidentKey(i.Identity, i.Late), Data: data})
 	if i.Open {
 		c.Findings = append(c.Findings, i.finding())
 	}

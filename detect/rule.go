@@ -3,6 +3,7 @@ package detect
 import (
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"remit"
 	"remit/detect/sigma"
@@ -84,22 +85,33 @@ func say(template string, value func(field string) (string, bool)) string {
 	}
 }
 
-// clip bounds a text that came from outside and takes what is not printable out.
+// clip bounds a text that came from outside, in bytes, and writes what is not
+// printable as escapes.
 func clip(s string, most int) string {
-	cut := false
-	if len(s) > most {
-		s, cut = strings.ToValidUTF8(s[:most], ""), true
+	cut := len(s) > most
+	if cut {
+		s = strings.ToValidUTF8(s[:most], "")
 	}
-	for _, r := range s {
-		if !strconv.IsPrint(r) {
-			s = strings.Trim(strconv.Quote(s), `"`)
-			break
+	if !printable(s) {
+		s = strconv.Quote(s)
+		s = s[1 : len(s)-1]
+		if len(s) > most {
+			s, cut = strings.ToValidUTF8(s[:most], ""), true
 		}
 	}
 	if cut {
 		s += "…"
 	}
 	return s
+}
+
+func printable(s string) bool {
+	for _, r := range s {
+		if !strconv.IsPrint(r) {
+			return false
+		}
+	}
+	return utf8.ValidString(s)
 }
 
 func appendNew[T comparable](list []T, one T, most int) []T {

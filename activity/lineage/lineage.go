@@ -33,6 +33,7 @@ type Tree struct {
 	options Options
 	nodes   map[string]*node
 	dirty   map[*node]struct{}
+	waiting map[string][]*node // of those that were loaded, by the parent that was not
 	ended   []remit.Lineage
 
 	// now is the latest event time, which is the tree's only clock.
@@ -59,28 +60,50 @@ func New(system remit.ID, o Options) *Tree {
 	return &Tree{system: system, options: o, nodes: make(map[string]*node), dirty: make(map[*node]struct{})}
 }
 
-// Load puts an entry that was stored into the tree. Parents need not come
-// before their children.
+// Load puts entries that were stored into the tree. Parents need not come before
+// their children, be it in one call or in several.
 func (t *Tree) Load(all []remit.Lineage) {
 	for _, l := range all {
-		t.nodes[l.Credential] = &node{Lineage: l}
+		if old := t.nodes[l.Credential]; old != nil {
+			// Twice; what hangs together already stays so.
+			parent := old.Parent
+			if old.Lineage = l; old.parent != nil {
+				old.Parent = parent
+			}
+			t.hang(old)
+			continue
+		}
+		n := t.add(&node{Lineage: l})
 		for _, at := range [...]time.Time{l.Last, l.Minted} {
 			if at.After(t.now) {
 				t.now = at
 			}
 		}
-	}
-	for _, n := range t.nodes {
-		if n.Parent == "" || n.parent != nil {
-			continue
+		t.hang(n)
+		for _, child := range t.waiting[n.Credential] {
+			t.hang(child)
 		}
-		if p := t.nodes[n.Parent]; p != nil && p != n {
-			n.parent = p
-			p.kept++
-		}
+		delete(t.waiting, n.Credential)
 	}
 	t.largest = len(t.nodes)
 	t.swept = t.now
+}
+
+// hang puts a node that was loaded below its parent, or has it wait for that.
+func (t *Tree) hang(n *node) {
+	if n.Parent == "" || n.parent != nil {
+		return
+	}
+	switch p := t.nodes[n.Parent]; {
+	case p == nil:
+		if t.waiting == nil {
+			t.waiting = make(map[string][]*node)
+		}
+		t.waiting[n.Parent] = append(t.waiting[n.Parent], n)
+	case !p.descendsFrom(n): // a ring has no root, and no walk up would end
+		n.parent = p
+		p.kept++
+	}
 }
 
 // Len is the number of credentials that are kept one by one.
@@ -184,6 +207,11 @@ func (t *Tree) settle(n *node) {
 		return
 	}
 	// A late record of a minting is rare, so all are looked at.
+	for _, c := range t.nodes {
+		if c.parent == n && c.SelfMinted {
+			n.Forked = true // of which only now is known that it came from above
+		}
+	}
 	for moved := true; moved; {
 		moved = false
 		for _, c := range t.nodes {

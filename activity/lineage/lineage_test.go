@@ -107,3 +107,19 @@ func TestSweep(t *testing.T) {
 		t.Errorf("after a restart: %+v", got)
 	}
 }
+
+// TestForkSeenLate marks a fork whose own minting is told after it has minted
+// for itself, as when the logs of several API servers are read one by one: it
+// stayed unmarked, and was swept in time.
+func TestForkSeenLate(t *testing.T) {
+	tree := lineage.New(system, lineage.Options{})
+	act(tree, start.Add(2*time.Minute), "api", "t1", "t2", "api")
+	act(tree, start, "node", "cert", "t1", "api")
+	var c remit.Checkpoint
+	tree.Changed(&c)
+	for _, l := range c.Lineage {
+		if l.Forked != (l.Credential == "t1") {
+			t.Errorf("%s: forked %t", l.Credential, l.Forked)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -48,6 +49,8 @@ what was done, as JSON lines, CSV or OCSF.`,
 			if len(args) > 0 {
 				subject = args[0]
 			}
+			// Who asks for a format or a number of events wants events.
+			f.events = f.events || cmd.Flags().Changed("format") || cmd.Flags().Changed("limit")
 			return f.run(cmd, global, subject)
 		},
 	}
@@ -67,20 +70,32 @@ what was done, as JSON lines, CSV or OCSF.`,
 
 func (f *activityListFlags) run(cmd *cobra.Command, global *globalFlags, subject string) error {
 	ctx := cmd.Context()
+	switch remit.Outcome(f.outcome) {
+	case "", remit.Allowed, remit.Denied, remit.Failed:
+	default:
+		return remit.Errorf(remit.Invalid, "", "no outcome %q: use allowed, denied or failed", f.outcome)
+	}
 	data, err := openDataDir(ctx, global, false)
 	if err != nil {
 		return err
 	}
 	defer data.Close()
+	systems, err := data.Store.Systems(ctx)
+	if err != nil {
+		return err
+	}
+	if len(systems) == 0 {
+		return remit.Errorf(remit.NotFound, "read activity", "no events were read into %s yet: `remit import activity --data-dir %[1]s FILE` reads an audit log", data.path)
+	}
 	filter := remit.ActivityFilter{}
 	if f.system != "" {
-		if filter.System, err = knownSystem(ctx, data, f.system); err != nil {
+		if filter.System, err = knownSystem(systems, f.system); err != nil {
 			return err
 		}
 	}
 	var who *remit.Presence
 	if subject != "" {
-		if who, err = findPresence(ctx, data, filter, subject); err != nil {
+		if who, err = findPresence(ctx, data, systems, filter, subject); err != nil {
 			return err
 		}
 	}
@@ -91,16 +106,12 @@ func (f *activityListFlags) run(cmd *cobra.Command, global *globalFlags, subject
 	case who != nil:
 		return showPresence(ctx, out, data, who)
 	}
-	return listPresences(ctx, out, data, filter)
+	return listPresences(ctx, out, data, systems, filter)
 }
 
-func knownSystem(ctx context.Context, data *dataDir, name string) (remit.ID, error) {
-	all, err := data.Store.Systems(ctx)
-	if err != nil {
-		return "", err
-	}
+func knownSystem(systems []remit.System, name string) (remit.ID, error) {
 	var names []string
-	for _, s := range all {
+	for _, s := range systems {
 		if s.Name == name || string(s.ID) == name {
 			return s.ID, nil
 		}
@@ -109,7 +120,16 @@ func knownSystem(ctx context.Context, data *dataDir, name string) (remit.ID, err
 	return "", remit.Errorf(remit.NotFound, "", "no system %q: there are %s", name, strings.Join(names, ", "))
 }
 
-func findPresence(ctx context.Context, data *dataDir, filter remit.ActivityFilter, subject string) (*remit.Presence, error) {
+func systemName(systems []remit.System, id remit.ID) string {
+	for _, s := range systems {
+		if s.ID == id {
+			return s.Name
+		}
+	}
+	return string(id)
+}
+
+func findPresence(ctx context.Context, data *dataDir, systems []remit.System, filter remit.ActivityFilter, subject string) (*remit.Presence, error) {
 	if remit.ID(subject).Kind() == remit.KindIdentity {
 		filter.Identities = []remit.ID{remit.ID(subject)}
 	}
@@ -130,12 +150,16 @@ func findPresence(ctx context.Context, data *dataDir, filter remit.ActivityFilte
 	case len(found) == 0:
 		return nil, remit.Errorf(remit.NotFound, "", "no identity %q has done anything that was seen: `remit activity` lists those that have", subject)
 	case len(found) > 1:
-		return nil, remit.Errorf(remit.Invalid, "", "%d identities are called %q: name one by its ID, for example %s", len(found), subject, found[0].Identity)
+		var which []string
+		for _, p := range found {
+			which = append(which, fmt.Sprintf("%s in %s (%s)", p.Actor, systemName(systems, p.System), p.Identity))
+		}
+		return nil, remit.Errorf(remit.Invalid, "", "%d identities are called %q: say --system, or name one by its ID: %s", len(found), subject, strings.Join(which, ", "))
 	}
 	return &found[0], nil
 }
 
-func listPresences(ctx context.Context, w io.Writer, data *dataDir, filter remit.ActivityFilter) error {
+func listPresences(ctx context.Context, w io.Writer, data *dataDir, systems []remit.System, filter remit.ActivityFilter) error {
 	var all []remit.Presence
 	err := activity.Each(ctx, filter, data.Store.Presences, func(p remit.Presence) error {
 		all = append(all, p)
@@ -144,10 +168,20 @@ func listPresences(ctx context.Context, w io.Writer, data *dataDir, filter remit
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(all, func(a, b remit.Presence) int { return int(b.Count - a.Count) })
-	fmt.Fprintf(w, "%10s %8s  %-20s %-16s %s\n", "EVENTS", "DENIED", "LAST (UTC)", "TYPE", "IDENTITY")
+	slices.SortFunc(all, func(a, b remit.Presence) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Principal, b.Principal), cmp.Compare(a.Identity, b.Identity))
+	})
+	width := len("SYSTEM")
+	names := map[remit.ID]string{}
 	for _, p := range all {
-		fmt.Fprintf(w, "%10d %8d  %-20s %-16s %s\n", p.Count, p.Denied, p.Last.UTC().Format("2006-01-02 15:04:05"), p.Type, report.Visible(p.Principal))
+		if names[p.System] == "" {
+			names[p.System] = report.Visible(systemName(systems, p.System))
+			width = max(width, len(names[p.System]))
+		}
+	}
+	fmt.Fprintf(w, "%10s %8s  %-20s %-16s %-*s  %s\n", "EVENTS", "DENIED", "LAST (UTC)", "TYPE", width, "SYSTEM", "IDENTITY")
+	for _, p := range all {
+		fmt.Fprintf(w, "%10d %8d  %-20s %-16s %-*s  %s\n", p.Count, p.Denied, p.Last.UTC().Format("2006-01-02 15:04:05"), p.Type, width, names[p.System], report.Visible(p.Principal))
 	}
 	return nil
 }
@@ -215,7 +249,9 @@ func showPresence(ctx context.Context, w io.Writer, data *dataDir, p *remit.Pres
 	if err != nil {
 		return err
 	}
-	slices.SortFunc(used, func(a, b remit.Usage) int { return int(b.Count - a.Count) })
+	slices.SortFunc(used, func(a, b remit.Usage) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Action, b.Action), cmp.Compare(a.Resource.String(), b.Resource.String()), cmp.Compare(a.Root, b.Root))
+	})
 	for _, u := range used {
 		by := ""
 		if u.Binding.Name != "" {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +26,7 @@ func newFindingsCommand(global *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "findings",
 		Short: "List what is wrong",
-		Long: `Findings lists what the policies found, the worst first. With a data directory it
+		Long: `Findings lists what the policies and the detections found, the worst first. With a data directory it
 answers from what was seen, without one it reads the system first, as "remit
 scan" does.`,
 		Example: `  remit findings --severity high
@@ -71,11 +73,33 @@ func (f *findingsFlags) run(cmd *cobra.Command, global *globalFlags) error {
 	if f.format == "html" || f.format == "sarif" || f.format == "csv" {
 		return f.show(cmd, data, filter, time.Now())
 	}
-	source := report.FromStore(ctx, report.Header{Generated: time.Now().UTC(), Version: versionString()}, data.Store, data.Store, filter)
 	return f.write(cmd, func(w io.Writer, o report.TableOptions) error {
+		worst := worstFirst(ctx, data.Store, filter.Findings)
 		if f.format == "json" {
-			return writeLines(w, source.Findings())
+			return writeLines(w, worst)
 		}
-		return report.WriteFindings(w, source.Findings(), o)
+		return report.WriteFindings(w, worst, o)
 	})
+}
+
+// worstFirst lists findings in the order in which a person looks at them.
+func worstFirst(ctx context.Context, from remit.FindingStore, filter remit.FindingFilter) iter.Seq2[remit.Finding, error] {
+	return func(yield func(remit.Finding, error) bool) {
+		for page := (remit.PageRequest{Limit: 1000, Sort: "severity"}); ; {
+			some, next, err := from.Findings(ctx, filter, page)
+			if err != nil {
+				yield(remit.Finding{}, err)
+				return
+			}
+			for _, f := range some {
+				if !yield(f, nil) {
+					return
+				}
+			}
+			if next == "" {
+				return
+			}
+			page.After = next
+		}
+	}
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,7 +72,6 @@ func (f *importFlags) run(cmd *cobra.Command, global *globalFlags, paths []strin
 	if err != nil {
 		return err
 	}
-	decoder := named
 	data, err := openDataDir(ctx, global, false)
 	if err != nil {
 		return err
@@ -79,10 +81,7 @@ func (f *importFlags) run(cmd *cobra.Command, global *globalFlags, paths []strin
 	if err != nil {
 		return err
 	}
-	if decoder == nil {
-		decoder = files[0].Decoder // for a system that is not known yet
-	}
-	system, err := namedSystem(ctx, data, f.system, decoder)
+	system, err := f.namedSystem(ctx, data, named, files)
 	if err != nil {
 		return err
 	}
@@ -110,7 +109,47 @@ func (f *importFlags) run(cmd *cobra.Command, global *globalFlags, paths []strin
 	if err := p.Compact(ctx, time.Now(), nil); err != nil {
 		return err
 	}
-	return imported(cmd.OutOrStdout(), last, p, data)
+	if c := last.Counts; c.Dead > 0 && c.Events+c.Duplicate+c.Ignored == 0 {
+		return f.noneRead(c.Dead, named, files, data)
+	}
+	return imported(cmd.OutOrStdout(), last, data)
+}
+
+// noneRead tells of files in which there is no event that could be read.
+func (f *importFlags) noneRead(dead int64, named connector.Decoder, files []activity.LogFile, data *dataDir) error {
+	where := report.Visible(files[0].Path)
+	if len(files) > 1 {
+		where = fmt.Sprintf("%d files", len(files))
+	}
+	hint := "none of them is of a source that Remit knows: name it with --source (" + strings.Join(sourceNames(), ", ") + ")"
+	if named != nil {
+		hint = "they are not of the source " + named.Source().Name
+		if like := recognized(files); len(like) > 0 && like[0] != named {
+			hint += " but look like " + like[0].Source().Name + ": leave --source out"
+		}
+	}
+	return remit.Errorf(remit.Invalid, "import activity", "nothing was read of %s in %s: %s; %s has them, with reasons",
+		count(dead, "event"), where, hint, report.Visible(deadLetters(data)))
+}
+
+func deadLetters(data *dataDir) string { return filepath.Join(data.path, "dead-letters.jsonl") }
+
+// recognized are the sources of files, each once.
+func recognized(files []activity.LogFile) (all []connector.Decoder) {
+	for _, f := range files {
+		if f.Decoder != nil && !slices.Contains(all, f.Decoder) {
+			all = append(all, f.Decoder)
+		}
+	}
+	return all
+}
+
+// count writes a number of things.
+func count[N ~int | ~int64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func importing(p activity.Progress) string {
@@ -118,8 +157,8 @@ func importing(p activity.Progress) string {
 	if p.Bytes > 0 {
 		percent = min(100, 100*p.Read/p.Bytes)
 	}
-	return fmt.Sprintf("%3d %% of %s in %d files, %d events, %.0f a second: %s",
-		percent, byteSize(p.Bytes), p.Files, p.Counts.Events, float64(p.Counts.Events)/max(p.Elapsed.Seconds(), 0.001), p.File)
+	return fmt.Sprintf("%3d %% of %s in %s, %s, %.0f a second: %s",
+		percent, byteSize(p.Bytes), count(p.Files, "file"), count(p.Counts.Events, "event"), float64(p.Counts.Events)/max(p.Elapsed.Seconds(), 0.001), p.File)
 }
 
 func byteSize(n int64) string {
@@ -128,14 +167,16 @@ func byteSize(n int64) string {
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 	case n >= 1<<20:
 		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	case n >= 1<<10:
+		return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 	}
-	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
+	return count(n, "byte")
 }
 
 // imported tells what an import did, and where to look next.
-func imported(w io.Writer, p activity.Progress, opened *openedPipeline, data *dataDir) error {
+func imported(w io.Writer, p activity.Progress, data *dataDir) error {
 	c := p.Counts
-	_, err := fmt.Fprintf(w, "%d events from %d files (%s) in %s, %.0f a second\n", c.Events, p.Done, byteSize(p.Bytes),
+	_, err := fmt.Fprintf(w, "%s from %s (%s) in %s, %.0f a second\n", count(c.Events, "event"), count(p.Done, "file"), byteSize(p.Bytes),
 		p.Elapsed.Round(time.Millisecond), float64(c.Events)/max(p.Elapsed.Seconds(), 0.001))
 	if err != nil {
 		return err
@@ -147,34 +188,32 @@ func imported(w io.Writer, p activity.Progress, opened *openedPipeline, data *da
 		fmt.Fprintf(w, "%d tell nothing (a request's first stage)\n", c.Ignored)
 	}
 	if c.Dead > 0 {
-		fmt.Fprintf(w, "%d could not be read: %s tells why\n", c.Dead, report.Visible(data.path+string(os.PathSeparator)+"dead-letters.jsonl"))
+		fmt.Fprintf(w, "%d could not be read: %s tells why\n", c.Dead, report.Visible(deadLetters(data)))
 	}
-	_, err = fmt.Fprint(w, "\nNEXT\n  remit findings             what was not normal\n  remit activity             who did how much\n  remit activity IDENTITY    its credentials, which minted which, and what each did\n")
+	in := ""
+	if os.Getenv("REMIT_DATA_DIR") != data.path {
+		in = " --data-dir " + report.Visible(data.path)
+	}
+	_, err = fmt.Fprintf(w, "\nNEXT\n  remit findings%[1]s             what was not normal\n  remit activity%[1]s             who did how much\n  remit activity%[1]s IDENTITY    its credentials, which minted which, and what each did\n", in)
 	return err
 }
 
-// namedSystem finds the system that the user calls so, or makes it; "" when no
-// name is given.
-func namedSystem(ctx context.Context, data *dataDir, name string, of connector.Decoder) (remit.ID, error) {
-	if name == "" {
+// namedSystem finds the system that --system names, or makes it; "" when none is
+// named.
+func (f *importFlags) namedSystem(ctx context.Context, data *dataDir, source connector.Decoder, files []activity.LogFile) (remit.ID, error) {
+	if f.system == "" {
 		return "", nil
 	}
-	all, err := data.Store.Systems(ctx)
-	if err != nil {
-		return "", err
+	const op = "import activity"
+	of := recognized(files)
+	if source != nil {
+		of = []connector.Decoder{source}
 	}
-	for _, s := range all {
-		if s.Name == name || string(s.ID) == name {
-			return s.ID, nil
+	for _, other := range of {
+		if other.Source().Connector != of[0].Source().Connector {
+			return "", remit.Errorf(remit.Invalid, op, "the files are of %s and of %s, and --system names one system: import them one after the other",
+				of[0].Source().Name, other.Source().Name)
 		}
 	}
-	kind := "kubernetes"
-	if of != nil {
-		kind = of.Source().Connector
-	}
-	made := remit.System{
-		ID: remit.SystemID(kind, "named "+name), Connector: kind, Name: name, Native: "named " + name,
-		Mode: remit.ModeObserve, Recorded: true,
-	}
-	return made.ID, data.Store.PutSystem(ctx, made)
+	return systemOf(ctx, data, f.system, of)
 }

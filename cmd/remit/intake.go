@@ -195,7 +195,10 @@ func (i *intake) system(ctx context.Context, name string, of connector.Decoder) 
 		}
 		return "", remit.Errorf(remit.Unavailable, "", "the system %s has not been read yet: send its events again later", name)
 	}
-	return namedSystem(ctx, i.data, name, of)
+	if of == nil {
+		return systemOf(ctx, i.data, name, nil)
+	}
+	return systemOf(ctx, i.data, name, []connector.Decoder{of})
 }
 
 // supervise does something until ctx ends, again and again when it fails, with a

@@ -63,7 +63,7 @@ func systemNamed(ctx context.Context, data *dataDir, name string) (remit.ID, err
 	}
 	if len(systems) == 0 {
 		return "", remit.Errorf(remit.NotFound, "read inventory",
-			"the data directory holds no system yet: run `remit scan` or `remit serve` with it first")
+			"the data directory holds no system yet: run `remit scan`, `remit serve` or `remit import activity` with it first")
 	}
 	if name == "" {
 		return "", nil

@@ -3,8 +3,11 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -37,7 +40,11 @@ func tell(w io.Writer, unsupported []sigma.Unsupported, faulty []error) {
 		fmt.Fprintf(w, "not loaded: %s\n", report.Visible(err.Error()))
 	}
 	for _, u := range unsupported {
-		fmt.Fprintf(w, "not evaluated: %s (%s): %s\n", report.Visible(u.Rule.Ref()), report.Visible(u.Rule.Path), report.Visible(u.Reason))
+		reason := u.Reason
+		if !strings.HasPrefix(reason, u.Rule.Path) {
+			reason = u.Rule.Path + ": " + reason
+		}
+		fmt.Fprintf(w, "not evaluated: %s: %s\n", report.Visible(ruleName(u.Rule)), report.Visible(reason))
 	}
 }
 
@@ -84,21 +91,29 @@ func newRulesTestCommand() *cobra.Command {
 			_, unsupported := sigma.Compile(all, ruleOptions())
 			tell(cmd.ErrOrStderr(), unsupported, faulty)
 			results := rules.Test(all, ruleOptions())
-			failed := 0
+			ran, failed := 0, 0
 			for _, r := range results {
+				if r.Test == "" && remit.KindOf(r.Err) == remit.Unsupported {
+					continue // is told already, and no test
+				}
+				ran++
 				if r.OK() {
 					continue
 				}
 				failed++
-				fmt.Fprintf(cmd.OutOrStdout(), "FAIL %s: %s: expected %t, got %t", report.Visible(ruleName(r.Rule)), report.Visible(r.Test), r.Expect, r.Got)
-				if r.Err != nil {
-					fmt.Fprintf(cmd.OutOrStdout(), ": %s", report.Visible(r.Err.Error()))
+				test := report.Visible(ruleName(r.Rule))
+				if r.Test != "" {
+					test += ": " + report.Visible(r.Test)
 				}
-				fmt.Fprintln(cmd.OutOrStdout())
+				if r.Err != nil {
+					fmt.Fprintf(cmd.OutOrStdout(), "FAIL %s: %s\n", test, report.Visible(r.Err.Error()))
+				} else {
+					fmt.Fprintf(cmd.OutOrStdout(), "FAIL %s: matched %t, expected %t\n", test, r.Got, r.Expect)
+				}
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%d rules, %d tests, %d failed, %d not evaluated, %d files not loaded\n", len(all), len(results), failed, len(unsupported), len(faulty))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s, %d failed, %d not evaluated, %d not loaded\n", count(len(all), "rule"), count(ran, "test"), failed, len(unsupported), len(faulty))
 			if failed > 0 || len(faulty) > 0 {
-				return remit.Errorf(remit.Invalid, "test rules", "%d tests failed and %d files could not be loaded", failed, len(faulty))
+				return remit.Errorf(remit.Invalid, "test rules", "%s failed and %s could not be loaded", count(failed, "test"), count(len(faulty), "document"))
 			}
 			return nil
 		},
@@ -119,11 +134,11 @@ func newRulesExplainCommand() *cobra.Command {
 				return err
 			}
 			for _, r := range all {
-				if r.ID == args[0] || r.Name == args[0] {
+				if r.ID == args[0] || r.Name == args[0] || strings.EqualFold(r.Title, args[0]) {
 					return explainRule(cmd.OutOrStdout(), r)
 				}
 			}
-			return remit.Errorf(remit.NotFound, "explain rule", "no rule %q: `%s rules list` lists them", args[0], cmd.Root().Name())
+			return remit.Errorf(remit.NotFound, "explain rule", "no rule has the name, the ID or the title %q: `%s rules list` lists them", args[0], cmd.Root().Name())
 		},
 	}
 	f.add(cmd)
@@ -156,22 +171,75 @@ func newRulesCoverageCommand() *cobra.Command {
 	var f rulesFlags
 	cmd := &cobra.Command{
 		Use:   "coverage",
-		Short: "Count the rules for each ATT&CK technique and OWASP risk",
-		Args:  cobra.NoArgs,
+		Short: "Count the rules for each ATT&CK technique and OWASP risk, and name those that cannot match",
+		Long: `Coverage counts, for each ATT&CK technique and OWASP risk, the rules that look for
+it. On standard error it names the rules that cannot be evaluated, those for
+systems whose events Remit does not read, and those that ask for a field which no
+event of their source has.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			engine, unsupported, faulty, err := f.engine()
 			if err != nil {
 				return err
 			}
-			for _, c := range engine.Coverage() {
-				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %4d\n", report.Visible(c.Risk), len(c.Rules))
+			risks := map[string]int{}
+			for _, r := range engine.Rules() {
+				all := slices.Clone(r.Risks)
+				if meta, err := rules.Of(r); err == nil {
+					all = append(all, meta.Risks...)
+				}
+				slices.Sort(all)
+				for _, risk := range slices.Compact(all) {
+					risks[risk]++
+				}
+			}
+			for _, risk := range slices.Sorted(maps.Keys(risks)) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%-12s %4d\n", report.Visible(risk), risks[risk])
 			}
 			tell(cmd.ErrOrStderr(), unsupported, faulty)
+			tellUnmet(cmd.ErrOrStderr(), engine)
 			return nil
 		},
 	}
 	f.add(cmd)
 	return cmd
+}
+
+// tellUnmet names rules that are evaluated and yet cannot match an event.
+func tellUnmet(w io.Writer, engine *sigma.Engine) {
+	products := map[string]bool{"": true}
+	for _, d := range decoders {
+		products[d.Source().Product] = true
+	}
+	for l := range fieldAliases {
+		products[l.Product] = true
+	}
+	unread := map[string]int{}
+	for _, r := range engine.Rules() {
+		if r.Kind != sigma.Detection {
+			continue
+		}
+		if !products[r.Logsource.Product] {
+			unread[r.Logsource.String()]++
+			continue
+		}
+		known := fields[r.Logsource.Product]
+		if known == nil {
+			continue
+		}
+		for _, f := range engine.FieldsOf(r) {
+			if !slices.ContainsFunc(append([]string{f.Name}, f.Paths...), func(path string) bool {
+				first, _, _ := strings.Cut(path, ".")
+				return slices.Contains(known, first)
+			}) {
+				fmt.Fprintf(w, "unknown field: %s: %s: no event of %s has a field %s\n",
+					report.Visible(ruleName(r)), report.Visible(r.Path), report.Visible(r.Logsource.String()), report.Visible(f.Name))
+			}
+		}
+	}
+	for _, l := range slices.Sorted(maps.Keys(unread)) {
+		fmt.Fprintf(w, "never asked: %s for %s, whose events Remit does not read\n", count(unread[l], "rule"), report.Visible(l))
+	}
 }
 
 // rulesRunFlags choose what `remit rules run` evaluates.
@@ -248,9 +316,18 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, path string) error {
 	}
 	in := cmd.InOrStdin()
 	if path != "-" {
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return remit.Errorf(remit.NotFound, "read events", "%s does not exist", path)
+		case err != nil:
+			return remit.Errorf(remit.Unavailable, "read events", "%w", err)
+		case info.IsDir():
+			return remit.Errorf(remit.Invalid, "read events", "%s is a directory: name one file", path)
+		}
 		file, err := os.Open(path)
 		if err != nil {
-			return remit.Errorf(remit.NotFound, "read events", "%w", err)
+			return remit.Errorf(remit.Unavailable, "read events", "%w", err)
 		}
 		defer file.Close()
 		in = file
@@ -275,7 +352,9 @@ func (f *rulesRunFlags) run(cmd *cobra.Command, path string) error {
 				result.Error = "an event of no source that Remit knows"
 				return lines.Encode(result)
 			}
-			if err := d.Decode(v, &intern, &e); err != nil {
+			if err := d.Decode(v, &intern, &e); errors.Is(err, connector.ErrIgnored) {
+				return lines.Encode(result) // the first stage of a request
+			} else if err != nil {
 				result.Error = err.Error()
 				return lines.Encode(result)
 			}

@@ -39,7 +39,7 @@ func (f *rulesFlags) load() (all []*sigma.Rule, faulty []error, err error) {
 		if err != nil || !info.IsDir() {
 			return nil, nil, remit.Errorf(remit.Invalid, "", "--rules %s is not a directory: name one with Sigma rules in it", dir)
 		}
-		some, errs := sigma.Load(os.DirFS(dir))
+		some, errs := sigma.LoadDir(dir)
 		all, faulty = append(all, some...), append(faulty, errs...)
 	}
 	return all, faulty, nil

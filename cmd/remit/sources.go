@@ -38,16 +38,26 @@ var decoders = []connector.Decoder{
 // fieldAliases are the names that rules have for fields which the raw events
 // call otherwise.
 var fieldAliases = map[sigma.Logsource]map[string]string{
-	{Product: "aws"}:       aws.FieldAliases,
-	{Product: "gcp"}:       gcp.FieldAliases,
-	{Product: "azure"}:     azure.FieldAliases,
-	{Product: "github"}:    github.FieldAliases,
-	{Product: "okta"}:      okta.FieldAliases,
-	{Product: "openbao"}:   openbao.FieldAliases,
-	{Product: "vault"}:     openbao.FieldAliases,
-	{Product: "anthropic"}: anthropic.FieldAliases,
-	{Product: "openai"}:    openai.FieldAliases,
-	{Product: "ocsf"}:      ocsf.FieldAliases,
+	{Product: "kubernetes"}: kubernetes.FieldAliases,
+	{Product: "aws"}:        aws.FieldAliases,
+	{Product: "gcp"}:        gcp.FieldAliases,
+	{Product: "azure"}:      azure.FieldAliases,
+	{Product: "github"}:     github.FieldAliases,
+	{Product: "okta"}:       okta.FieldAliases,
+	{Product: "openbao"}:    openbao.FieldAliases,
+	{Product: "vault"}:      openbao.FieldAliases,
+	{Product: "anthropic"}:  anthropic.FieldAliases,
+	{Product: "openai"}:     openai.FieldAliases,
+	{Product: "ocsf"}:       ocsf.FieldAliases,
+}
+
+// fields are the first keys of raw events by the product of their logsource; of
+// products that are not here, such as GitHub, each event has keys of its own.
+var fields = map[string][]string{
+	"kubernetes": kubernetes.Fields,
+	"aws":        aws.Fields,
+	"gcp":        gcp.Fields,
+	"okta":       okta.Fields,
 }
 
 // decoderNamed returns the decoder of a source, nil for "".
@@ -55,12 +65,17 @@ func decoderNamed(name string) (connector.Decoder, error) {
 	if name == "" {
 		return nil, nil
 	}
-	var names []string
 	for _, d := range decoders {
 		if d.Source().Name == name {
 			return d, nil
 		}
+	}
+	return nil, remit.Errorf(remit.Invalid, "", "no source %q: use %s", name, strings.Join(sourceNames(), ", "))
+}
+
+func sourceNames() (names []string) {
+	for _, d := range decoders {
 		names = append(names, d.Source().Name)
 	}
-	return nil, remit.Errorf(remit.Invalid, "", "no source %q: use %s", name, strings.Join(names, ", "))
+	return names
 }

@@ -186,8 +186,8 @@ func TestChainedRole(t *testing.T) {
 		records = append(records, fmt.Sprintf(`{"eventVersion":"1.11","eventSource":"sts.amazonaws.com","eventName":"AssumeRole","awsRegion":"eu-west-1",`+
 			`"eventTime":"%s","eventID":"e-%d","sourceIPAddress":"203.0.113.9","userAgent":"Boto3/1.34","eventType":"AwsApiCall","recipientAccountId":"123456789012",`+
 			`"userIdentity":%s,"requestParameters":{"roleArn":"arn:aws:iam::123456789012:role/%s","roleSessionName":"%s"},`+
-			`"responseElements":{"credentials":{"accessKeyId":"%s","expiration":"%s"},"assumedRoleUser":{"arn":"arn:aws:sts::123456789012:assumed-role/%[6]s/%[7]s","assumedRoleId":"AROA:%[7]s"}}}`,
-			at.Add(time.Duration(minutes)*time.Minute).Format(time.RFC3339), len(records), identity, role, session, role, session, key,
+			`"responseElements":{"credentials":{"accessKeyId":"%s","expiration":"%s"},"assumedRoleUser":{"arn":"arn:aws:sts::123456789012:assumed-role/%[4]s/%[5]s","assumedRoleId":"AROA:%[5]s"}}}`,
+			at.Add(time.Duration(minutes)*time.Minute).Format(time.RFC3339), len(records), identity, role, session, key,
 			at.Add(time.Duration(minutes+60)*time.Minute).Format(time.RFC3339)))
 	}
 	user := `{"type":"IAMUser","principalId":"AIDA1","arn":"arn:aws:iam::123456789012:user/ann","accountId":"123456789012","accessKeyId":"AKIAANN","userName":"ann"}`

@@ -96,7 +96,7 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 		return err
 	}
 	if r.System != "" {
-		if err := mentionUnknownSystem(cmd, data, c, r.System); err != nil {
+		if err := tokenSystem(cmd, data, c, &r); err != nil {
 			return err
 		}
 	}
@@ -120,16 +120,20 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 	return writeWebhook(cmd.OutOrStdout(), strings.TrimSuffix(webhook, "/")+ingest.Path, authority, secret)
 }
 
-// mentionUnknownSystem says so when nobody knows a system of that name yet.
-func mentionUnknownSystem(cmd *cobra.Command, data *dataDir, c *config, name string) error {
+// tokenSystem makes sure that events for a system of that name will find it.
+func tokenSystem(cmd *cobra.Command, data *dataDir, c *config, r *token.Request) error {
 	systems, err := data.Store.Systems(cmd.Context())
 	if err != nil {
 		return err
 	}
-	known := slices.ContainsFunc(systems, func(s remit.System) bool { return s.Name == name }) ||
-		slices.ContainsFunc(c.Systems, func(s systemConfig) bool { return s.Name == name })
-	if !known {
-		fmt.Fprintf(cmd.ErrOrStderr(), "no system %s is known yet: it is made when its first event comes, or when `remit serve --system %[1]s` reads it\n", report.Visible(name))
+	known := slices.ContainsFunc(systems, func(s remit.System) bool { return s.Name == r.System }) ||
+		slices.ContainsFunc(c.Systems, func(s systemConfig) bool { return s.Name == r.System })
+	switch {
+	case known:
+	case r.Source == "":
+		return remit.Errorf(remit.Invalid, "create token", "no system %q is known yet: scan it first, or name the --source of its events (%s)", r.System, strings.Join(sourceNames(), ", "))
+	default:
+		fmt.Fprintf(cmd.ErrOrStderr(), "no system %s is known yet: it is made when its first event comes, or when `remit serve --system %[1]s` reads it\n", report.Visible(r.System))
 	}
 	return nil
 }

@@ -24,6 +24,17 @@ var _ connector.Decoder = CloudTrail{}
 // in the raw event, where they differ: nowhere, for the rules use the event's own.
 var FieldAliases = map[string]string{}
 
+// Fields are the first keys of events, whose rest is as free as the API that was
+// called.
+// Source: https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html
+var Fields = []string{
+	"eventTime", "eventVersion", "userIdentity", "eventSource", "eventName", "awsRegion", "sourceIPAddress", "userAgent",
+	"errorCode", "errorMessage", "requestParameters", "responseElements", "additionalEventData", "requestID", "eventID",
+	"eventType", "apiVersion", "managementEvent", "readOnly", "resources", "recipientAccountId", "serviceEventDetails",
+	"sharedEventID", "vpcEndpointId", "vpcEndpointAccountId", "eventCategory", "addendum", "sessionCredentialFromConsole",
+	"eventContext", "edgeDeviceDetails", "tlsDetails", "insightDetails",
+}
+
 // Source names the events.
 func (CloudTrail) Source() connector.Source {
 	return connector.Source{

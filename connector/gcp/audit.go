@@ -28,7 +28,9 @@ var _ connector.Decoder = Audit{}
 // also use the raw entry's own names, which need no alias; an alias is for a
 // name that the entry does not have.
 var FieldAliases = map[string]string{
-	"gcp.audit.method_name":                                  "protoPayload.methodName",
+	// Rules often call a method by the permission that it needs: the method that
+	// they call iam.serviceAccounts.delete is google.iam.admin.v1.DeleteServiceAccount.
+	"gcp.audit.method_name":                                  "protoPayload.methodName protoPayload.authorizationInfo.permission",
 	"gcp.audit.service_name":                                 "protoPayload.serviceName",
 	"gcp.audit.resource_name":                                "protoPayload.resourceName",
 	"gcp.audit.type":                                         "protoPayload.@type",
@@ -69,6 +71,14 @@ var FieldAliases = map[string]string{
 	"eventType":    "protoPayload.metadata.event.eventType",
 	"setting_name": "protoPayload.metadata.event.parameter.value",
 	"new_value":    "protoPayload.metadata.event.parameter.value",
+}
+
+// Fields are the first keys of log entries, whose rest is as free as the API
+// that was called.
+// Source: https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry
+var Fields = []string{
+	"protoPayload", "jsonPayload", "logName", "resource", "timestamp", "receiveTimestamp", "severity", "insertId", "labels",
+	"operation", "trace", "traceSampled", "spanId", "sourceLocation", "httpRequest", "split", "errorGroups", "metadata",
 }
 
 // Source names the events.

@@ -37,6 +37,9 @@ const (
 
 func (a audit) Recognizes(v *fastjson.Value) bool {
 	switch {
+	case v.Type() == fastjson.TypeArray:
+		items := v.GetArray()
+		return len(items) > 0 && items[0].Type() == fastjson.TypeObject && a.Recognizes(items[0])
 	case isAudit(v):
 		return true
 	case isGKE(v):

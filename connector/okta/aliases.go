@@ -44,6 +44,12 @@ var paths = [...]string{
 	"transaction.detail.requestApiTokenId", "transaction.detail.rootApiTokenId",
 }
 
+// Fields are the first keys of events.
+var Fields = []string{
+	"actor", "authenticationContext", "client", "debugContext", "device", "displayMessage", "eventType", "legacyEventType",
+	"outcome", "published", "request", "securityContext", "severity", "target", "transaction", "uuid", "version",
+}
+
 func aliases() map[string]string {
 	all := make(map[string]string, 2*len(paths))
 	for _, path := range paths {

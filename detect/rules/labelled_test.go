@@ -34,7 +34,7 @@ var decoders = []struct {
 	connector.Decoder
 	aliases map[string]string
 }{
-	{kubernetes.Audit, nil},
+	{kubernetes.Audit, kubernetes.FieldAliases},
 	{aws.CloudTrail{}, aws.FieldAliases},
 	{gcp.Audit{}, gcp.FieldAliases},
 	{github.Audit, github.FieldAliases},

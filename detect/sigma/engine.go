@@ -18,8 +18,9 @@ type Options struct {
 
 	// Aliases give the path in the raw JSON of a field that rules call
 	// otherwise, for the events of a logsource; an empty part of the logsource
-	// is met by any, and the more parts are given, the more it counts. The
-	// field's own name is tried when there is nothing at the path.
+	// is met by any, and the more parts are given, the more it counts. Of several
+	// paths, with a space between them, all count. The field's own name is tried
+	// when there is nothing at the path.
 	Aliases map[Logsource]map[string]string
 
 	// Placeholders are the values of the expand modifier's placeholders, by

@@ -79,7 +79,9 @@ func (e *Engine) resolve(f int) slot {
 			break
 		}
 		if alias := e.plan.aliases[f]; alias != "" {
-			s.present = e.walk(root, alias)
+			for path := range strings.SplitSeq(alias, " ") {
+				s.present = e.walk(root, path) || s.present
+			}
 		}
 		if !s.present {
 			s.present = e.walk(root, e.p.fields[f].name)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -118,7 +119,13 @@ func Parse(name string, doc []byte) ([]*Rule, error) {
 // Load reads the rules of all files below fsys that end in .yml or .yaml, in
 // the order of their paths. A file that cannot be read, is too large or is
 // faulty is told in an error each; all others are loaded.
-func Load(fsys fs.FS) ([]*Rule, []error) {
+func Load(fsys fs.FS) ([]*Rule, []error) { return load(fsys, "") }
+
+// LoadDir is [Load] of a directory; faults and rules name files as the caller
+// can open them.
+func LoadDir(dir string) ([]*Rule, []error) { return load(os.DirFS(dir), dir) }
+
+func load(fsys fs.FS, dir string) ([]*Rule, []error) {
 	var rules []*Rule
 	var faults []error
 	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
@@ -130,15 +137,15 @@ func Load(fsys fs.FS) ([]*Rule, []error) {
 			return nil
 		}
 		if info, err := entry.Info(); err == nil && info.Size() > maxFile {
-			faults = append(faults, remit.Errorf(remit.Invalid, "load rules", "%s has %d bytes: at most %d are read", name, info.Size(), maxFile))
+			faults = append(faults, remit.Errorf(remit.Invalid, "load rules", "%s has %d bytes: at most %d are read", path.Join(dir, name), info.Size(), maxFile))
 			return nil
 		}
 		doc, err := fs.ReadFile(fsys, name)
 		if err != nil {
-			faults = append(faults, remit.Errorf(remit.Invalid, "load rules", "%s: %w", name, err))
+			faults = append(faults, remit.Errorf(remit.Invalid, "load rules", "%s: %w", path.Join(dir, name), err))
 			return nil
 		}
-		read, err := Parse(name, doc)
+		read, err := Parse(path.Join(dir, name), doc)
 		if err != nil {
 			faults = append(faults, err)
 		}

@@ -162,6 +162,7 @@ func (d *desk) clear() { d.queue, d.grave = new(shelf), new(grave) }
 
 // Put and put are the present queue's and grave's.
 func (d *desk) Put(ctx context.Context, b queue.Batch) error { return d.queue.Put(ctx, b) }
+
 func (d *desk) put(source string, reason error, raw []byte) error {
 	return d.grave.put(source, reason, raw)
 }

@@ -73,6 +73,7 @@ type batch struct {
 	events bytes.Buffer
 	n      int64
 	one    []byte
+	dead   []byte
 }
 
 // Take queues every event of what r brings (see [activity.Documents]; at most
@@ -129,7 +130,7 @@ func (i *Intake) batch() *batch {
 func (i *Intake) document(ctx context.Context, from Origin, b *batch, document []byte, taken *Taken) error {
 	v, err := b.parser.ParseBytes(document)
 	if err != nil {
-		return i.dead(from, b, remit.Errorf(remit.Invalid, "", "not JSON: %w", err), nil, document, taken)
+		return i.dead(from, b, activity.NotJSON(document), nil, document, taken)
 	}
 	d := from.Decoder
 	if d == nil {
@@ -173,8 +174,9 @@ func (i *Intake) document(ctx context.Context, from Origin, b *batch, document [
 }
 
 func (i *Intake) dead(from Origin, b *batch, reason error, v *fastjson.Value, raw []byte, taken *Taken) error {
-	b.one = activity.Harmless(i.Decoders, v, raw, &b.arena, b.one[:0])
-	if err := i.DeadLetter(from.Name, reason, b.one); err != nil {
+	text, reason := activity.Harmless(i.Decoders, reason, v, raw, &b.arena, b.dead[:0])
+	b.dead = text
+	if err := i.DeadLetter(from.Name, reason, text); err != nil {
 		return remit.Errorf(remit.Unavailable, "keep dead letter", "%w", err)
 	}
 	taken.Dead++
