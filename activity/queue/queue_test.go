@@ -1,8 +1,14 @@
 package queue_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +80,72 @@ func TestQueueKeepsOrderAndGoesOn(t *testing.T) {
 	if got, _ = read(t, q, last, 1); string(got[0].Events) != "d" {
 		t.Fatalf("after a discard: %+v", got)
 	}
+}
+
+// TestKilled kills a process that puts batches and discards all that it has put.
+// Numbers must go on above the ones that were acknowledged: once they began again
+// below, and the reader, who stood behind the former ones, never saw the new.
+// REMIT_KILLS sets how often.
+func TestKilled(t *testing.T) {
+	if dir := os.Getenv("REMIT_QUEUE_KILLED"); dir != "" {
+		putUntilKilled(dir)
+		return
+	}
+	kills := 5
+	if n, err := strconv.Atoi(os.Getenv("REMIT_KILLS")); err == nil {
+		kills = n
+	}
+	dir := t.TempDir()
+	var last int64
+	for range kills {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilled$")
+		cmd.Env = append(os.Environ(), "REMIT_QUEUE_KILLED="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Duration(rand.IntN(1000))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			sequence, err := strconv.ParseInt(lines.Text(), 10, 64)
+			if err != nil {
+				t.Fatalf("the process said %q", lines.Text())
+			}
+			if sequence <= last {
+				t.Fatalf("number %d is given out again, after %d", sequence, last)
+			}
+			last = sequence
+		}
+		_ = cmd.Wait()
+	}
+	t.Logf("%d batches", last)
+}
+
+// putUntilKilled puts a batch, reads it and discards it, again and again, and says
+// the number of each.
+func putUntilKilled(dir string) {
+	ctx := context.Background()
+	q, err := queue.Open(ctx, queue.Options{Dir: dir})
+	after := int64(0)
+	for n := 0; err == nil; n++ {
+		mine := fmt.Sprint(os.Getpid(), n)
+		if err = q.Put(ctx, queue.Batch{Events: []byte(mine)}); err != nil {
+			break
+		}
+		err = q.Read(ctx, after, time.Second, func(sequence int64, b queue.Batch) error {
+			if after = sequence; string(b.Events) == mine {
+				return errEnough
+			}
+			return nil // the former process's
+		}, func() error { return nil })
+		if errors.Is(err, errEnough) {
+			fmt.Println(after)
+			err = q.Discard(ctx, after)
+		}
+	}
+	fmt.Println(err)
 }
 
 // TestFullQueueRefuses tells the sender that nothing more fits, and takes the
