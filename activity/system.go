@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -26,6 +28,7 @@ type system struct {
 	store   Store
 	fresh   bool // nothing was stored of it before
 	actors  map[remit.Ref]*actor
+	recent  [1 << recentBits]*actor // by where the names are in memory
 	changes []*actor
 	lineage *lineage.Tree
 	usage   *usage.Table
@@ -167,7 +170,12 @@ func Each[T any](ctx context.Context, filter remit.ActivityFilter, list func(con
 
 // actor returns what is known of an identity that the log names.
 func (s *system) actor(ctx context.Context, ref remit.Ref) (*actor, error) {
+	recent := &s.recent[slot(ref)]
+	if a := *recent; a != nil && a.Actor == ref {
+		return a, nil
+	}
 	if a := s.actors[ref]; a != nil {
+		*recent = a
 		return a, nil
 	}
 	a := &actor{}
@@ -191,7 +199,18 @@ func (s *system) actor(ctx context.Context, ref remit.Ref) (*actor, error) {
 		}
 	}
 	s.actors[ref] = a
+	*recent = a
 	return a, nil
+}
+
+// recentBits is for a cache before the map of actors, whose names are interned.
+const recentBits = 14
+
+func slot(ref remit.Ref) uint64 {
+	const multiplier = 0x9E3779B97F4A7C15
+	h := uint64(uintptr(unsafe.Pointer(unsafe.StringData(ref.Name)))) * multiplier
+	h ^= uint64(uintptr(unsafe.Pointer(unsafe.StringData(ref.Namespace))))
+	return h * multiplier >> (64 - recentBits)
 }
 
 // attribute fills in what the event itself does not tell, and counts it.
@@ -268,6 +287,7 @@ func (s *system) committed() {
 	s.changes = s.changes[:0]
 	if len(s.actors) > maxActors {
 		clear(s.actors)
+		clear(s.recent[:])
 		s.usage = usage.New(s.id)
 		s.fresh = false
 	}
@@ -295,7 +315,8 @@ func contentID(raw []byte) string {
 func eventHash(a *remit.Activity) uint64 {
 	var scratch [512]byte
 	b := append(scratch[:0], a.ID...)
-	b = a.Time.AppendFormat(append(b, 0), time.RFC3339Nano)
+	b = binary.LittleEndian.AppendUint64(append(b, 0), uint64(a.Time.Unix()))
+	b = binary.LittleEndian.AppendUint32(b, uint32(a.Time.Nanosecond()))
 	for _, part := range [...]string{a.Principal, a.Action, a.Resource.Kind, a.Resource.Namespace, a.Resource.Name, a.Address} {
 		b = append(append(b, 0), part...)
 	}
@@ -310,16 +331,22 @@ type places struct {
 	identities map[remit.ID]remit.IdentityType
 	nodes      map[string][]netip.Addr
 	bound      map[remit.Ref]*place
+	empty      map[string]time.Time // kinds of which nothing was known when it was asked; zero once something was
 }
 
 type place struct {
 	addresses []netip.Addr
 	asked     time.Time // when it was looked up, by the wall clock
+	missed    uint8     // how often in vain before
 }
 
 // notAgain is how long an object that the inventory did not have is not asked
-// for again. It is wall time, for an import of a month must not ask for a month.
+// for again; twice as long each time, for what is missing mostly stays missing:
+// a log of last month names pods that are gone. It is wall time, for an import
+// of a month must not ask for a month.
 const notAgain = 10 * time.Second
+
+func (at *place) again() time.Duration { return notAgain << at.missed }
 
 func newPlaces(ctx context.Context, store Inventory, id remit.ID) (*places, error) {
 	p := &places{store: store, system: id}
@@ -328,7 +355,7 @@ func newPlaces(ctx context.Context, store Inventory, id remit.ID) (*places, erro
 
 func (p *places) refresh(ctx context.Context) error {
 	p.identities, p.nodes = make(map[remit.ID]remit.IdentityType), make(map[string][]netip.Addr)
-	p.bound = make(map[remit.Ref]*place)
+	p.bound, p.empty = make(map[remit.Ref]*place), nil
 	page := remit.PageRequest{Limit: 1000, Sort: "id"}
 	for {
 		some, next, err := p.store.Identities(ctx, remit.Filter{System: p.system}, page)
@@ -357,8 +384,12 @@ func (p *places) identity(id remit.ID) (remit.IdentityType, bool) {
 // its credential is bound to, nor of the node of it.
 func (p *places) outside(ctx context.Context, a *remit.Activity) bool {
 	at := p.bound[a.Bound]
-	if at == nil || len(at.addresses) == 0 && time.Since(at.asked) > notAgain {
+	if at == nil || len(at.addresses) == 0 && time.Since(at.asked) > at.again() {
+		before := at
 		at = p.find(ctx, a)
+		if before != nil {
+			at.missed = min(before.missed+1, 5)
+		}
 		if len(p.bound) > maxActors {
 			clear(p.bound)
 		}
@@ -376,14 +407,62 @@ func (p *places) outside(ctx context.Context, a *remit.Activity) bool {
 }
 
 func (p *places) find(ctx context.Context, a *remit.Activity) *place {
+	now := time.Now()
+	if !p.learn(ctx, a.Bound.Kind, now) {
+		return p.place(nil, now)
+	}
+	if at := p.bound[a.Bound]; at != nil && at.asked.Equal(now) {
+		return at
+	}
 	found, _, err := p.store.Resources(ctx, remit.Filter{
 		System: p.system, Kinds: []string{a.Bound.Kind}, Namespaces: []string{a.Bound.Namespace}, Names: []string{a.Bound.Name},
 	}, remit.PageRequest{Limit: 1})
 	if err != nil || len(found) == 0 {
-		return &place{asked: time.Now()}
+		return p.place(nil, now)
 	}
-	at := &place{asked: time.Now(), addresses: addresses(found[0].Attributes["addresses"])}
-	if node := found[0].Attributes["node"]; node != "" {
+	return p.place(&found[0], now)
+}
+
+// learn reads all objects of a kind at once, for a query for each of a hundred
+// thousand pods would take a minute. It says whether there was any. Where logs
+// are read without a connection there is no inventory, and nothing to be asked
+// for each of them.
+func (p *places) learn(ctx context.Context, kind string, now time.Time) bool {
+	asked, ok := p.empty[kind]
+	if ok && (asked.IsZero() || now.Sub(asked) < notAgain) {
+		return asked.IsZero()
+	}
+	if p.empty == nil {
+		p.empty = make(map[string]time.Time)
+	}
+	p.empty[kind] = now
+	page := remit.PageRequest{Limit: 1000, Sort: "id"}
+	for n := 0; n < maxActors; {
+		some, next, err := p.store.Resources(ctx, remit.Filter{System: p.system, Kinds: []string{kind}}, page)
+		if err != nil {
+			return true // the single question may do better
+		}
+		for i := range some {
+			p.bound[some[i].Ref] = p.place(&some[i], now)
+		}
+		if n += len(some); n > 0 {
+			p.empty[kind] = time.Time{}
+		}
+		if page.After = next; next == "" {
+			break
+		}
+	}
+	return p.empty[kind].IsZero()
+}
+
+// place is where an object is; r is nil when the inventory does not have it.
+func (p *places) place(r *remit.Resource, now time.Time) *place {
+	at := &place{asked: now}
+	if r == nil {
+		return at
+	}
+	at.addresses = addresses(r.Attributes["addresses"])
+	if node := r.Attributes["node"]; node != "" {
 		at.addresses = append(at.addresses, p.nodes[node]...)
 	}
 	return at
