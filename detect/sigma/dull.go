@@ -80,8 +80,13 @@ type kid struct {
 	below *below // nil when it is not read
 }
 
-// maxKids bounds the keys that are remembered, which come with the events.
-const maxKids = 256
+// The bounds of the keys that are remembered, which come with the events, and of
+// the keys and elements of an event that is looked at; a larger one is unusual
+// anyway, and the rules are asked.
+const (
+	maxKids  = 128
+	maxSteps = 1024
+)
 
 func (p *program) readsOf(made *plan, key planKey) *reads {
 	r := &reads{json: new(below)}
@@ -144,6 +149,7 @@ func (p *program) readsOf(made *plan, key planKey) *reads {
 // read all of it.
 func (e *Engine) hashRead() (uint64, bool) {
 	h := uint64(1)
+	e.steps = 0
 	for i := range e.ev.Views {
 		p := e.planFor(e.ev, &e.ev.Views[i])
 		r := e.reads[p]
@@ -165,7 +171,7 @@ func (e *Engine) hashRead() (uint64, bool) {
 			h = mixed(h, maphash.String(dullSeed, e.ev.Identity))
 		}
 	}
-	return max(h, 1), true // 0 is a free slot
+	return max(h, 1), e.steps <= maxSteps // 0 is a free slot
 }
 
 // mixed adds a word to a hash. What is to be kept from those who would make a
@@ -206,12 +212,18 @@ func (e *Engine) hashJSON(b *below, v *fastjson.Value, h uint64) uint64 {
 		e.scratch = e.scratch[:from]
 	case t == fastjson.TypeArray:
 		for _, element := range v.GetArray() {
+			if e.steps++; e.steps > maxSteps {
+				return h
+			}
 			h = e.hashJSON(b, element, h)
 		}
 		h = mixed(h, 11)
 	case t == fastjson.TypeObject:
 		i := 0
 		v.GetObject().Visit(func(key []byte, item *fastjson.Value) {
+			if e.steps++; e.steps > maxSteps {
+				return
+			}
 			var k kid
 			if i < len(b.kids) && b.kids[i].key == string(key) {
 				k = b.kids[i]

@@ -76,6 +76,7 @@ type Engine struct {
 	plans    []cachedPlan
 	reads    map[*plan]*reads // of those plans
 	dull     dull
+	steps    int // of hashing what is read
 	symbols  []uint32
 	spans    [][2]int32
 	asked    []uint64 // by rule: the view for which it was a candidate
