@@ -27,6 +27,9 @@ type Import struct {
 	Checkpoint func(ctx context.Context) error
 
 	// Every is how long reading goes on between checkpoints; 0 is 20 seconds.
+	// It goes on five times as long as the last one took, at least, so that
+	// writing them takes no more than a sixth of the time however large the
+	// cluster is; and no longer than until [Pipeline.Full].
 	Every time.Duration
 
 	// Progress is called now and then; it may be nil.
@@ -158,6 +161,7 @@ func (i *Import) Run(ctx context.Context, files []LogFile) error {
 	}
 	var failed []error
 	last, told := began, began
+	var took time.Duration
 	var before int64
 	for _, f := range files {
 		p.File = f.Path
@@ -174,11 +178,12 @@ func (i *Import) Run(ctx context.Context, files []LogFile) error {
 				p.Read, p.Counts, p.Elapsed, told = before+read, i.Pipeline.Counts(), now.Sub(began), now
 				i.Progress(p)
 			}
-			if now.Sub(last) > every {
+			if now.Sub(last) > max(every, 5*took) || i.Pipeline.Full() {
 				if err := i.Checkpoint(ctx); err != nil {
 					return fatal{err}
 				}
 				last = time.Now()
+				took = last.Sub(now)
 			}
 			return nil
 		})

@@ -100,8 +100,9 @@ type Pipeline struct {
 	byName  map[systemName]*system
 	last    connector.Decoder
 
-	dirty  bool // something was fed since the last checkpoint
-	marked bool // the archive has begun a mark
+	dirty   bool  // something was fed since the last checkpoint
+	written int64 // events at the last checkpoint
+	marked  bool  // the archive has begun a mark
 }
 
 type systemName struct{ connector, native string }
@@ -284,7 +285,7 @@ func (p *Pipeline) Checkpoint(ctx context.Context, positions ...remit.Position) 
 	for _, s := range p.systems {
 		s.committed()
 	}
-	p.dirty = false
+	p.dirty, p.written = false, p.counts.Events
 	return nil
 }
 
@@ -387,6 +388,23 @@ func newMark(now time.Time) string {
 	var random [5]byte
 	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
 	return now.UTC().Format("20060102T150405") + "-" + hex.EncodeToString(random[:])
+}
+
+// The bounds of what waits in memory for the next checkpoint: combinations that
+// were counted, about 400 bytes each, and events, of which a hash each is kept.
+const (
+	maxCounted = 1 << 19
+	maxUncut   = 8 << 20
+)
+
+// Full says that so much waits for the next checkpoint that it should be
+// written, whatever the time.
+func (p *Pipeline) Full() bool {
+	counted := 0
+	for _, s := range p.systems {
+		counted += s.usage.Len()
+	}
+	return counted > maxCounted || p.counts.Events-p.written > maxUncut
 }
 
 // Dirty says whether events were fed since the last checkpoint.

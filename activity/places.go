@@ -17,21 +17,22 @@ type places struct {
 	system     remit.ID
 	identities map[remit.ID]remit.IdentityType
 	nodes      map[string][]netip.Addr
-	bound      map[remit.Ref]*place
+
+	// bound are the objects that credentials are bound to, of the kinds that
+	// were read: all of a kind at once, for a query for each of a hundred
+	// thousand pods would take a minute.
+	bound map[remit.Ref]*place
+	read  map[string]bool
 
 	images map[remit.ID]string     // of workloads
 	runsAs map[remit.ID][]remit.ID // workloads by the identity that they run as
 }
 
+// place is where an object is, as the inventory knows it.
 type place struct {
-	id        remit.ID // of the resource
 	addresses []netip.Addr
-	asked     time.Time // when it was looked up, by the wall clock
+	node      string // on which it runs
 }
-
-// notAgain is how long an object that the inventory did not have is not asked
-// for again. It is wall time, for an import of a month must not ask for a month.
-const notAgain = 10 * time.Second
 
 func newPlaces(ctx context.Context, store Inventory, id remit.ID) (*places, error) {
 	p := &places{store: store, system: id}
@@ -40,7 +41,7 @@ func newPlaces(ctx context.Context, store Inventory, id remit.ID) (*places, erro
 
 func (p *places) refresh(ctx context.Context) error {
 	p.identities, p.nodes = make(map[remit.ID]remit.IdentityType), make(map[string][]netip.Addr)
-	p.bound = make(map[remit.Ref]*place)
+	p.bound, p.read = make(map[remit.Ref]*place), make(map[string]bool)
 	p.images, p.runsAs = make(map[remit.ID]string), make(map[remit.ID][]remit.ID)
 	err := pages(ctx, remit.Filter{System: p.system}, p.store.Identities, func(i remit.Identity) {
 		p.take(&i)
@@ -120,14 +121,13 @@ func (p *places) rollouts(ctx context.Context, identity remit.ID) ([]time.Time, 
 // calls each with those that are identities, and returns the identities whose
 // workloads were rolled out anew.
 func (p *places) changed(ctx context.Context, ids []remit.ID, each func(*remit.Identity)) (rolledOut []remit.ID, err error) {
-	var identities, workloads []remit.ID
-	gone := make(map[remit.ID]bool)
+	var identities, resources, workloads []remit.ID
 	for _, id := range ids {
 		switch id.Kind() {
 		case remit.KindIdentity:
 			identities = append(identities, id)
 		case remit.KindResource:
-			gone[id] = true
+			resources = append(resources, id)
 		}
 	}
 	for some := range slices.Chunk(identities, 500) {
@@ -154,51 +154,48 @@ func (p *places) changed(ctx context.Context, ids []remit.ID, each func(*remit.I
 			return nil, err
 		}
 	}
-	if len(gone) > 0 {
-		for ref, at := range p.bound {
-			if gone[at.id] {
-				delete(p.bound, ref)
+	// One that was removed stays as it was: its last events come late, and a
+	// successor of the same name is told like any change.
+	for some := range slices.Chunk(resources, 500) {
+		err := pages(ctx, remit.Filter{System: p.system, IDs: some}, p.store.Resources, func(r remit.Resource) {
+			if p.read[r.Kind] {
+				p.put(&r)
 			}
+		})
+		if err != nil {
+			return nil, err
 		}
+	}
+	if len(p.bound) > maxActors { // years of pods that are gone
+		p.bound, p.read = make(map[remit.Ref]*place), make(map[string]bool)
 	}
 	return rolledOut, nil
 }
 
+func (p *places) put(r *remit.Resource) {
+	p.bound[r.Ref] = &place{addresses: addresses(r.Attributes["addresses"]), node: r.Attributes["node"]}
+}
+
 // outside says whether the address of an activity is known to be none of what
 // its credential is bound to, nor of the node of it.
-func (p *places) outside(ctx context.Context, a *remit.Activity) bool {
-	at := p.bound[a.Bound]
-	if at == nil || len(at.addresses) == 0 && time.Since(at.asked) > notAgain {
-		at = p.find(ctx, a)
-		if len(p.bound) > maxActors {
-			clear(p.bound)
+func (p *places) outside(ctx context.Context, a *remit.Activity) (bool, error) {
+	if !p.read[a.Bound.Kind] {
+		kind := remit.Filter{System: p.system, Kinds: []string{a.Bound.Kind}}
+		if err := pages(ctx, kind, p.store.Resources, func(r remit.Resource) { p.put(&r) }); err != nil {
+			return false, err
 		}
-		p.bound[a.Bound] = at
+		p.read[a.Bound.Kind] = true
 	}
-	if len(at.addresses) == 0 {
-		return false
+	at := p.bound[a.Bound]
+	if at == nil || len(at.addresses) == 0 {
+		return false, nil
 	}
 	from, err := netip.ParseAddr(a.Address)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	from = from.Unmap()
-	return !slices.Contains(at.addresses, from) && !slices.Contains(p.nodes[a.Node], from)
-}
-
-func (p *places) find(ctx context.Context, a *remit.Activity) *place {
-	found, _, err := p.store.Resources(ctx, remit.Filter{
-		System: p.system, Kinds: []string{a.Bound.Kind}, Namespaces: []string{a.Bound.Namespace}, Names: []string{a.Bound.Name},
-	}, remit.PageRequest{Limit: 1})
-	id := remit.ResourceID(p.system, a.Bound)
-	if err != nil || len(found) == 0 {
-		return &place{id: id, asked: time.Now()}
-	}
-	at := &place{id: id, asked: time.Now(), addresses: addresses(found[0].Attributes["addresses"])}
-	if node := found[0].Attributes["node"]; node != "" {
-		at.addresses = append(at.addresses, p.nodes[node]...)
-	}
-	return at
+	return !slices.Contains(at.addresses, from) && !slices.Contains(p.nodes[a.Node], from) && !slices.Contains(p.nodes[at.node], from), nil
 }
 
 func addresses(list string) []netip.Addr {

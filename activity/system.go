@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -25,6 +27,7 @@ type system struct {
 	store   Store
 	fresh   bool // nothing was stored of it before
 	actors  map[remit.Ref]*actor
+	recent  [1 << recentBits]*actor // by where the names are in memory
 	changes []*actor
 	lineage *lineage.Tree
 	usage   *usage.Table
@@ -179,7 +182,12 @@ func Each[T any](ctx context.Context, filter remit.ActivityFilter, list func(con
 
 // actor returns what is known of an identity that the log names.
 func (s *system) actor(ctx context.Context, ref remit.Ref) (*actor, error) {
+	recent := &s.recent[slot(ref)]
+	if a := *recent; a != nil && a.Actor == ref {
+		return a, nil
+	}
 	if a := s.actors[ref]; a != nil {
+		*recent = a
 		return a, nil
 	}
 	a := &actor{}
@@ -207,7 +215,18 @@ func (s *system) actor(ctx context.Context, ref remit.Ref) (*actor, error) {
 		}
 	}
 	s.actors[ref] = a
+	*recent = a
 	return a, nil
+}
+
+// recentBits is for a cache before the map of actors, whose names are interned.
+const recentBits = 14
+
+func slot(ref remit.Ref) uint64 {
+	const multiplier = 0x9E3779B97F4A7C15
+	h := uint64(uintptr(unsafe.Pointer(unsafe.StringData(ref.Name)))) * multiplier
+	h ^= uint64(uintptr(unsafe.Pointer(unsafe.StringData(ref.Namespace))))
+	return h * multiplier >> (64 - recentBits)
 }
 
 // attribute fills in what the event itself does not tell, and counts it.
@@ -240,7 +259,9 @@ func (s *system) attribute(ctx context.Context, e *connector.Event) error {
 	}
 	s.lineage.Observe(a, holder)
 	if a.Bound != (remit.Ref{}) {
-		a.Outside = s.places.outside(ctx, a)
+		if a.Outside, err = s.places.outside(ctx, a); err != nil {
+			return err
+		}
 	}
 	exercised := who.Identity
 	if a.As != (remit.Ref{}) {
@@ -290,6 +311,7 @@ func (s *system) committed() {
 	s.changes = s.changes[:0]
 	if len(s.actors) > maxActors {
 		clear(s.actors)
+		clear(s.recent[:])
 		s.usage = usage.New(s.id)
 		s.fresh = false
 	}
@@ -317,7 +339,8 @@ func contentID(raw []byte) string {
 func eventHash(a *remit.Activity) uint64 {
 	var scratch [512]byte
 	b := append(scratch[:0], a.ID...)
-	b = a.Time.AppendFormat(append(b, 0), time.RFC3339Nano)
+	b = binary.LittleEndian.AppendUint64(append(b, 0), uint64(a.Time.Unix()))
+	b = binary.LittleEndian.AppendUint32(b, uint32(a.Time.Nanosecond()))
 	for _, part := range [...]string{a.Principal, a.Action, a.Resource.Kind, a.Resource.Namespace, a.Resource.Name, a.Address} {
 		b = append(append(b, 0), part...)
 	}

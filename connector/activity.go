@@ -1,6 +1,8 @@
 package connector
 
 import (
+	"encoding/binary"
+
 	"github.com/valyala/fastjson"
 
 	"remit"
@@ -77,17 +79,26 @@ var ErrIgnored = remit.Errorf(remit.Invalid, "", "the event is of no interest")
 const Stripped = "stripped"
 
 // Interner gives one string for equal bytes, so that decoding the names that
-// come again and again in a log allocates nothing. Not safe for concurrent use.
+// come again and again in a log allocates nothing. Equal strings that it gave
+// share their memory most of the time, which makes comparing them cheap. Not
+// safe for concurrent use.
 type Interner struct {
-	known map[string]string
-	bytes int
+	known  map[string]string
+	bytes  int
+	recent [1 << recentBits]string // by a hash that is cheaper than the map's
+
+	reads map[string]any // see Remember
+	held  int
 }
 
 // The bounds of an interner: what is longer is copied, and when it is full it
-// forgets everything, which costs no more than the first filling did.
+// forgets everything, which costs no more than the first filling did. A large
+// cluster has 100,000 pods, each with some strings of its own.
 const (
 	internLongest = 256
-	internBytes   = 8 << 20
+	internBytes   = 48 << 20
+	readsBytes    = 48 << 20
+	recentBits    = 12
 )
 
 // String returns b as a string that does not refer to b's memory.
@@ -95,7 +106,12 @@ func (in *Interner) String(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
+	slot := &in.recent[endsHash(b)>>(64-recentBits)]
+	if *slot == string(b) {
+		return *slot
+	}
 	if s, ok := in.known[string(b)]; ok {
+		*slot = s
 		return s
 	}
 	s := string(b)
@@ -107,7 +123,42 @@ func (in *Interner) String(b []byte) string {
 	}
 	in.known[s] = s
 	in.bytes += len(s) + 64
+	*slot = s
 	return s
+}
+
+// endsHash mixes the length, the first and the last eight bytes: names in a log
+// differ at their ends.
+func endsHash(b []byte) uint64 {
+	const multiplier = 0x9E3779B97F4A7C15
+	n := len(b)
+	if n < 8 {
+		var h uint64
+		for _, c := range b {
+			h = h<<8 | uint64(c)
+		}
+		return (h ^ uint64(n)<<56) * multiplier
+	}
+	h := binary.LittleEndian.Uint64(b)*multiplier ^ binary.LittleEndian.Uint64(b[n-8:]) ^ uint64(n)
+	h ^= h >> 29
+	return h * multiplier
+}
+
+// Remember returns what was read from these bytes before, or what read makes of
+// them now: a decoder that finds the same caller in event after event reads him
+// once. Decoders share it, so key begins with what tells theirs apart. What is
+// remembered is forgotten now and then, and takes about size bytes beside key.
+func (in *Interner) Remember(key []byte, size int, read func() any) any {
+	if known, ok := in.reads[string(key)]; ok {
+		return known
+	}
+	if in.reads == nil || in.held > readsBytes {
+		in.reads, in.held = make(map[string]any, 1024), 0
+	}
+	made := read()
+	in.reads[string(key)] = made
+	in.held += len(key) + size + 64
+	return made
 }
 
 // Get returns the string at the path in v, "" when there is none.

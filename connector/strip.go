@@ -261,6 +261,9 @@ func (s *stripper) document(v *fastjson.Value, b []byte) bool {
 // out can make something else look like a secret, so it looks until nothing is
 // found, and gives up a string in which that goes on.
 func stripText(b []byte) ([]byte, bool) {
+	if !suspicious(b) {
+		return b, false
+	}
 	for pass := range stripPasses {
 		var found bool
 		for _, find := range [...]func([]byte) (int, int){findPEM, findBase64PEM, findJWT, findBearer, findParameter} {
@@ -273,6 +276,15 @@ func stripText(b []byte) ([]byte, bool) {
 		}
 	}
 	return []byte(Stripped), true
+}
+
+// suspicious says whether any of what stripText looks for may be in b, by what
+// none of it is without: most strings of an event have none of that.
+func suspicious(b []byte) bool {
+	return bytes.IndexByte(b, '=') >= 0 || // a parameter
+		bytes.IndexByte(b, ' ') >= 0 || // a bearer token, and PEM's first line
+		bytes.IndexByte(b, '.') >= 0 && bytes.Contains(b, jwtBegin) ||
+		bytes.Contains(b, pemInBase64)
 }
 
 // cut replaces what find finds. find returns the bounds of the first secret,

@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"slices"
 	"time"
+	"unsafe"
 
 	"remit"
 )
@@ -35,11 +36,20 @@ type Tree struct {
 	dirty   map[*node]struct{}
 	waiting map[string][]*node // of those that were loaded, by the parent that was not
 	ended   []remit.Lineage
+	recent  [1 << recentBits]*node // by where the credential's text is in memory
 
 	// now is the latest event time, which is the tree's only clock.
 	now     time.Time
 	swept   time.Time
 	largest int // at the last sweep
+}
+
+// recentBits is for a cache before the map: most events come with a credential
+// that came shortly before, and its text is interned.
+const recentBits = 14
+
+func slot(credential string) uint64 {
+	return uint64(uintptr(unsafe.Pointer(unsafe.StringData(credential)))) * 0x9E3779B97F4A7C15 >> (64 - recentBits)
 }
 
 type node struct {
@@ -134,7 +144,12 @@ func (t *Tree) Observe(a *remit.Activity, holder remit.ID) {
 
 // use notes a use of the credential of a.
 func (t *Tree) use(a *remit.Activity) *node {
-	n := t.nodes[a.Credential]
+	recent := &t.recent[slot(a.Credential)]
+	n := *recent
+	if n == nil || n.Credential != a.Credential {
+		n = t.nodes[a.Credential]
+		*recent = n
+	}
 	if n == nil {
 		n = t.add(&node{Lineage: remit.Lineage{
 			System: t.system, Credential: a.Credential, Type: a.CredentialType,
@@ -300,6 +315,9 @@ func (t *Tree) sweepOnce(idle time.Duration) {
 	}
 	// The order decides what is swept in which round, so it must not be the map's.
 	slices.SortFunc(gone, func(a, b *node) int { return cmp.Compare(a.Credential, b.Credential) })
+	if len(gone) > 0 {
+		clear(t.recent[:])
+	}
 	for len(gone) > 0 {
 		n := gone[len(gone)-1]
 		gone = gone[:len(gone)-1]

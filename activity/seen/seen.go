@@ -34,13 +34,13 @@ type Set struct {
 
 type hour struct {
 	number int64
-	known  map[uint64]struct{}
+	known  hashes
 	fresh  []uint64 // since the last checkpoint
 	used   int64
 }
 
 // New returns a set that holds up to max hashes in memory (0 is 16 million,
-// about 400 MB) beside those of the hour in use; hours that rest are read again
+// at most 512 MB) beside those of the hour in use; hours that rest are read again
 // when they are needed.
 func New(system remit.ID, loader Loader, max int) *Set {
 	if max <= 0 {
@@ -59,10 +59,9 @@ func (s *Set) Add(ctx context.Context, number int64, id uint64) (bool, error) {
 		}
 		s.last = h
 	}
-	if _, ok := h.known[id]; ok {
+	if !h.known.add(id) {
 		return false, nil
 	}
-	h.known[id] = struct{}{}
 	h.fresh = append(h.fresh, id)
 	s.held++
 	return true, nil
@@ -74,7 +73,7 @@ func (s *Set) hour(ctx context.Context, number int64) (*hour, error) {
 		h.used = s.clock
 		return h, nil
 	}
-	h := &hour{number: number, known: make(map[uint64]struct{}), used: s.clock}
+	h := &hour{number: number, used: s.clock}
 	if s.loader != nil {
 		chunks, err := s.loader.Seen(ctx, s.system, number)
 		if err != nil {
@@ -82,11 +81,11 @@ func (s *Set) hour(ctx context.Context, number int64) (*hour, error) {
 		}
 		for _, c := range chunks {
 			for b := c.IDs; len(b) >= 8; b = b[8:] {
-				h.known[binary.LittleEndian.Uint64(b)] = struct{}{}
+				h.known.add(binary.LittleEndian.Uint64(b))
 			}
 		}
 	}
-	s.held += len(h.known)
+	s.held += h.known.len()
 	s.hours[number] = h
 	return h, nil
 }
@@ -124,7 +123,67 @@ func (s *Set) Committed(loader Loader) {
 		if oldest == nil {
 			return
 		}
-		s.held -= len(oldest.known)
+		s.held -= oldest.known.len()
 		delete(s.hours, oldest.number)
+	}
+}
+
+// hashes is a set of numbers that are hashes already: open addressing, at most
+// half full, so that most lookups cost one cache miss.
+type hashes struct {
+	slots []uint64 // 0 is free
+	shift uint8
+	n     int
+	zero  bool // 0 is in the set
+}
+
+func (h *hashes) len() int {
+	if h.zero {
+		return h.n + 1
+	}
+	return h.n
+}
+
+// add says whether the number is new.
+func (h *hashes) add(id uint64) bool {
+	if id == 0 {
+		was := h.zero
+		h.zero = true
+		return !was
+	}
+	if 2*(h.n+1) > len(h.slots) {
+		h.grow()
+	}
+	if !h.place(id) {
+		return false
+	}
+	h.n++
+	return true
+}
+
+func (h *hashes) place(id uint64) bool {
+	mask := len(h.slots) - 1
+	for at := int(id >> h.shift); ; at = (at + 1) & mask {
+		switch h.slots[at] {
+		case 0:
+			h.slots[at] = id
+			return true
+		case id:
+			return false
+		}
+	}
+}
+
+func (h *hashes) grow() {
+	old := h.slots
+	if len(old) == 0 {
+		h.slots, h.shift = make([]uint64, 1<<8), 64-8
+		return
+	}
+	h.slots, h.shift = make([]uint64, 2*len(old)), h.shift-1
+	for _, id := range old {
+		if id != 0 {
+			h.place(id)
+		}
 	}
 }

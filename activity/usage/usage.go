@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"slices"
 	"time"
+	"unsafe"
 
 	"remit"
 )
@@ -41,18 +42,20 @@ type Table struct {
 }
 
 type row struct {
+	key         key
 	first, last time.Time
 	count       int64
 }
 
-// recent is a small direct-mapped cache in front of the map: a machine does the
-// same thing again and again.
+// recent is a slot of a direct-mapped cache in front of the maps: a machine does
+// the same thing again and again. name is the one that was asked for, where the
+// row's own may be [Rest].
 type recent struct {
-	key key
-	row *row
+	name string
+	row  *row
 }
 
-const recentBits = 10
+const recentBits = 16
 
 type names struct {
 	known []string // up to MaxNames
@@ -100,18 +103,22 @@ func (t *Table) Observe(a *remit.Activity, identity remit.ID) {
 		bindingKind: a.Binding.Kind, bindingSpc: a.Binding.Namespace, bindingName: a.Binding.Name,
 		action: a.Action, kind: a.Resource.Kind, namespace: a.Resource.Namespace, name: a.Resource.Name, outcome: a.Outcome,
 	}
-	slot := &t.recent[hash(k.name, k.action, string(k.identity))>>(64-recentBits)]
-	if slot.row != nil && slot.key == k {
-		slot.row.add(a.Time)
-		return
+	slot := &t.recent[k.places()>>(64-recentBits)]
+	if slot.row != nil && slot.name == k.name {
+		k.name = slot.row.key.name
+		if slot.row.key == k {
+			slot.row.add(a.Time)
+			return
+		}
+		k.name = slot.name
 	}
-	asked := k
-	if k.name != "" {
+	asked := k.name
+	if asked != "" {
 		k.name = t.name(k)
 	}
 	r := t.rows[k]
 	if r == nil {
-		r = &row{}
+		r = &row{key: k}
 		t.rows[k] = r
 	}
 	r.add(a.Time)
@@ -147,17 +154,14 @@ func (t *Table) name(k key) string {
 	return name
 }
 
-// hash is FNV-1a over the ends of the texts, which differ more than their
-// beginnings do.
-func hash(texts ...string) uint64 {
-	h := uint64(14695981039346656037)
-	for _, s := range texts {
-		if len(s) > 12 {
-			s = s[len(s)-12:]
-		}
-		for i := range len(s) {
-			h = (h ^ uint64(s[i])) * 1099511628211
-		}
+// places mixes where the texts of a combination are in memory, which reads none
+// of them: equal texts of a log are one text, as its decoder interned them. When
+// they are not, the combination is only found the long way.
+func (k *key) places() uint64 {
+	h := uint64(0)
+	for _, s := range [...]string{k.name, k.action, k.kind, k.namespace, string(k.identity), k.root, string(k.outcome), k.bindingName} {
+		h = (h ^ uint64(uintptr(unsafe.Pointer(unsafe.StringData(s))))) * 0x9E3779B97F4A7C15
+		h ^= h >> 32
 	}
 	return h * 0x9E3779B97F4A7C15
 }

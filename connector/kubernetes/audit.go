@@ -2,9 +2,11 @@ package kubernetes
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/valyala/fastjson"
 
@@ -93,8 +95,11 @@ func (audit) Split(v *fastjson.Value) []*fastjson.Value {
 	if v.Type() == fastjson.TypeArray {
 		return v.GetArray()
 	}
+	if v.Get("auditID") != nil {
+		return []*fastjson.Value{v}
+	}
 	for _, list := range [...]string{"items", "records", "logEvents"} {
-		if items := v.Get(list); items != nil && items.Type() == fastjson.TypeArray && v.Get("auditID") == nil {
+		if items := v.Get(list); items != nil && items.Type() == fastjson.TypeArray {
 			return items.GetArray()
 		}
 	}
@@ -105,6 +110,7 @@ func (a audit) Decode(v *fastjson.Value, in *connector.Interner, e *connector.Ev
 	switch {
 	case v.Type() != fastjson.TypeObject:
 		return remit.Errorf(remit.Invalid, "kubernetes audit", "an event is a JSON object, not %s", v.Type())
+	case v.Get("auditID") != nil && v.Get("stage") != nil: // most are plain, and need no look for a wrapping
 	case isGKE(v):
 		e.Views = append(e.Views, connector.View{Product: "gcp", Service: "gcp.audit", JSON: v})
 		v = plainOfGKE(v)
@@ -168,6 +174,7 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 	var (
 		stage, received, staged, reason []byte
 		requestURI, forbidden           []byte
+		address, agent                  []byte
 		user, ref, status, notes        *fastjson.Value
 		issued, legacy                  *fastjson.Value
 		request, response               *fastjson.Value
@@ -191,10 +198,10 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 			// All but the last are what the client claims; the last is the
 			// connection's own.
 			if ips := v.GetArray(); len(ips) > 0 {
-				a.Address = in.String(ips[len(ips)-1].GetStringBytes())
+				address = ips[len(ips)-1].GetStringBytes()
 			}
 		case "userAgent":
-			a.UserAgent = in.String(v.GetStringBytes())
+			agent = v.GetStringBytes()
 		case "objectRef":
 			ref = v
 		case "requestURI":
@@ -220,9 +227,8 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 		received = staged
 	}
 	a.Time = connector.ParseTime(received)
-	if user != nil {
-		readUser(user, in, a)
-	}
+	by := readCaller(user, address, agent, in)
+	by.tell(a)
 	a.Outcome = remit.Allowed
 	if status != nil {
 		a.Code = status.GetInt("code")
@@ -253,7 +259,10 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 			a.Reason = in.String(reason)
 		}
 	} else if len(reason) > 0 {
-		a.Binding = bindingOfReason(reason, in)
+		if string(reason) != by.reason {
+			by.reason, by.binding = string(reason), bindingOfReason(reason, in)
+		}
+		a.Binding = by.binding
 	}
 	if legacy != nil {
 		account := a.Actor.Name
@@ -277,45 +286,80 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 	return nil
 }
 
-func readUser(user *fastjson.Value, in *connector.Interner, a *remit.Activity) {
-	a.Principal = in.Get(user, "username")
-	if a.Principal != "" {
-		a.Actor = refOfUser(a.Principal)
-	}
-	switch {
-	case a.Actor.Kind == "ServiceAccount":
-		a.Type = remit.ServiceAccount
-	case a.Actor.Kind == "Node":
-		a.Type = remit.Workload
-	case strings.HasPrefix(a.Principal, "system:"):
-		a.Type = remit.Workload // the control plane's own parts, and anonymous
-	case a.Principal != "":
-		a.Type = remit.Human
-	}
-	extra := user.GetObject("extra")
-	if extra == nil {
-		return
-	}
-	extra.Visit(func(key []byte, v *fastjson.Value) {
-		if !bytes.HasPrefix(key, []byte("authentication.kubernetes.io/")) {
-			return
-		}
-		first := v.GetStringBytes("0")
-		switch string(key) {
-		case extraCredential:
-			a.Credential = in.String(first)
-			switch {
-			case strings.HasPrefix(a.Credential, "X509"):
-				a.CredentialType = remit.Certificate
-			case a.Credential != "":
-				a.CredentialType = remit.ShortLivedToken
+// caller is who made a request, from where: in a log of many machines the same
+// few hundred bytes in event after event.
+type caller struct {
+	principal      string
+	actor          remit.Ref
+	typ            remit.IdentityType
+	credential     string
+	credentialType remit.CredentialType
+	bound          remit.Ref
+	node           string
+	address, agent string
+
+	// The last reason for which he was allowed something, and its binding.
+	reason  string
+	binding remit.Ref
+}
+
+func (c *caller) tell(a *remit.Activity) {
+	a.Principal, a.Actor, a.Type = c.principal, c.actor, c.typ
+	a.Credential, a.CredentialType = c.credential, c.credentialType
+	a.Bound, a.Node = c.bound, c.node
+	a.Address, a.UserAgent = c.address, c.agent
+}
+
+// readCaller reads the user of an event; user may be nil.
+func readCaller(user *fastjson.Value, address, agent []byte, in *connector.Interner) *caller {
+	name := user.GetStringBytes("username")
+	var credential, pod, node []byte
+	if extra := user.GetObject("extra"); extra != nil {
+		extra.Visit(func(key []byte, v *fastjson.Value) {
+			switch string(key) {
+			case extraCredential:
+				credential = v.GetStringBytes("0")
+			case extraPod:
+				pod = v.GetStringBytes("0")
+			case extraNode:
+				node = v.GetStringBytes("0")
 			}
-		case extraPod:
-			a.Bound = remit.Ref{Kind: "Pod", Namespace: a.Actor.Namespace, Name: in.String(first)}
-		case extraNode:
-			a.Node = in.String(first)
+		})
+	}
+	var scratch [512]byte
+	key := append(scratch[:0], "kubernetes"...)
+	for _, part := range [...][]byte{name, credential, pod, node, address, agent} {
+		key = append(binary.AppendUvarint(key, uint64(len(part))), part...)
+	}
+	return in.Remember(key, int(unsafe.Sizeof(caller{}))+128, func() any {
+		c := &caller{
+			principal: in.String(name), credential: in.String(credential), node: in.String(node),
+			address: in.String(address), agent: in.String(agent),
 		}
-	})
+		if c.principal != "" {
+			c.actor = refOfUser(c.principal)
+		}
+		switch {
+		case c.actor.Kind == "ServiceAccount":
+			c.typ = remit.ServiceAccount
+		case c.actor.Kind == "Node":
+			c.typ = remit.Workload
+		case strings.HasPrefix(c.principal, "system:"):
+			c.typ = remit.Workload // the control plane's own parts, and anonymous
+		case c.principal != "":
+			c.typ = remit.Human
+		}
+		switch {
+		case strings.HasPrefix(c.credential, "X509"):
+			c.credentialType = remit.Certificate
+		case c.credential != "":
+			c.credentialType = remit.ShortLivedToken
+		}
+		if pod != nil {
+			c.bound = remit.Ref{Kind: "Pod", Namespace: c.actor.Namespace, Name: in.String(pod)}
+		}
+		return c
+	}).(*caller)
 }
 
 // readObject names the resource in the notation of permissions: "secrets",

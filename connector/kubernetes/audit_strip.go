@@ -3,6 +3,8 @@ package kubernetes
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
+	"unsafe"
 
 	"github.com/valyala/fastjson"
 
@@ -142,7 +144,35 @@ func secretKey(name string) bool {
 	if len(name) > 256 {
 		return false
 	}
-	lower := strings.ToLower(strings.NewReplacer("_", "", "-", "", ".", "").Replace(name))
+	// It is asked for every key of every event, and most have an end that no
+	// secret's name has.
+	var scratch [256]byte
+	lower, small := scratch[:0], false
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= utf8.RuneSelf:
+			return secretName(strings.ToLower(withoutSeparators.Replace(name)), name == strings.ToUpper(name))
+		case c == '_' || c == '-' || c == '.':
+			continue
+		case c >= 'A' && c <= 'Z':
+			c += 'a' - 'A'
+		case c >= 'a' && c <= 'z':
+			small = true
+		}
+		lower = append(lower, c)
+	}
+	if len(lower) == 0 || strings.IndexByte("ntyda", lower[len(lower)-1]) < 0 {
+		return false
+	}
+	return secretName(unsafe.String(&lower[0], len(lower)), !small) // it is not kept
+}
+
+var withoutSeparators = strings.NewReplacer("_", "", "-", "", ".", "")
+
+// secretName judges a name in lower case without separators; variable says that
+// it was written in capitals.
+func secretName(lower string, variable bool) bool {
 	switch lower {
 	case "token", "bearertoken", "idtoken", "accesstoken", "refreshtoken", "clientsecret", "privatekey", "clientkeydata":
 		return true
@@ -152,5 +182,5 @@ func secretKey(name string) bool {
 			return true
 		}
 	}
-	return strings.HasSuffix(lower, "token") && name == strings.ToUpper(name) || strings.HasSuffix(lower, "secret") && name == strings.ToUpper(name)
+	return variable && (strings.HasSuffix(lower, "token") || strings.HasSuffix(lower, "secret"))
 }

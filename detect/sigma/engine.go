@@ -57,6 +57,7 @@ type program struct {
 
 	mu    sync.Mutex
 	plans map[planKey]*plan
+	made  int // plans, of which not all are kept
 }
 
 // Engine matches events. It is not safe for concurrent use: [Engine.Clone] one
@@ -74,6 +75,9 @@ type Engine struct {
 	slots   []slot
 
 	plans    []cachedPlan
+	reads    map[*plan]*reads // of those plans
+	dull     dull
+	steps    int // of hashing what is read
 	symbols  []uint32
 	spans    [][2]int32
 	asked    []uint64 // by rule: the view for which it was a candidate
@@ -118,7 +122,7 @@ func Compile(rules []*Rule, o Options) (*Engine, []Unsupported) {
 
 // Clone returns an engine with the same rules and no correlation state.
 func (e *Engine) Clone() *Engine {
-	return &Engine{p: e.p, asked: make([]uint64, len(e.p.rules)), state: newState(e.p)}
+	return &Engine{p: e.p, reads: make(map[*plan]*reads), asked: make([]uint64, len(e.p.rules)), state: newState(e.p)}
 }
 
 // Rules returns the rules that are evaluated, in the order in which they were
@@ -335,10 +339,20 @@ func (n *node) order() {
 // no memory of its own unless a correlation counts it.
 func (e *Engine) Match(ev *Event, found []Match) []Match {
 	e.begin(ev)
+	read, ok := uint64(0), false
+	if !ev.Any {
+		if read, ok = e.hashRead(); ok && e.dull.has(read) {
+			e.end()
+			return found
+		}
+	}
 	for i := range ev.Views {
 		e.view = i
 		e.plan = e.planFor(ev, &ev.Views[i])
 		e.candidates()
+	}
+	if ok && len(e.hits) == 0 {
+		e.dull.add(read)
 	}
 	if len(e.hits) > 1 {
 		slices.SortFunc(e.hits, func(a, b hit) int { return a.rule - b.rule })

@@ -19,6 +19,7 @@ type cachedPlan struct {
 // plan is how the rules of one logsource are found: by the values of a few
 // fields, of which each rule needs one to match.
 type plan struct {
+	number  int      // of its program's
 	aliases []string // by field; "" where there is none
 
 	looked  []looked
@@ -64,6 +65,7 @@ func (e *Engine) planFor(ev *Event, v *View) *plan {
 	p := e.p.planFor(key)
 	if len(e.plans) < maxPlans {
 		e.plans = append(e.plans, cachedPlan{key, p})
+		e.reads[p] = e.p.readsOf(p, key)
 	}
 	return p
 }
@@ -75,6 +77,8 @@ func (p *program) planFor(key planKey) *plan {
 		return known
 	}
 	made := p.newPlan(key)
+	p.made++
+	made.number = p.made
 	if len(p.plans) < maxPlans {
 		p.plans[key] = made
 	}
