@@ -84,6 +84,7 @@ func Poll(t *testing.T, s PollSuite) {
 	t.Run("errors", s.errors)
 	t.Run("positions", s.positions)
 	t.Run("rotation", s.rotation)
+	t.Run("late", s.late)
 	t.Run("interleavings", func(t *testing.T) {
 		dir := t.TempDir()
 		rapid.Check(t, func(rt *rapid.T) {
@@ -398,7 +399,8 @@ func (b *pollBench) interleave(t *rapid.T) {
 				b.pass(time.Duration(seconds.Draw(t, "seconds")) * time.Second)
 				var late time.Duration
 				if b.Late > 0 && rapid.Bool().Draw(t, "late") {
-					late = time.Duration(rapid.Int64Range(0, int64(b.Late/time.Second)).Draw(t, "by")) * time.Second
+					tenths := rapid.SampledFrom([]time.Duration{10, 9, 6, 3, 1, 0}).Draw(t, "tenths")
+					late = (b.Late * tenths / 10).Truncate(time.Second)
 				}
 				b.add(late)
 			}
@@ -573,4 +575,31 @@ func (s PollSuite) rotation(t *testing.T) {
 		b.drain()
 		b.rotate()
 	}
+}
+
+// late has an event appear behind where a long round has come, as late as may
+// be, and the round go on for hours after it.
+func (s PollSuite) late(t *testing.T) {
+	b := s.bench(t, t.TempDir())
+	defer b.close()
+	b.api.PageSize(2)
+	const events = 24
+	for range events {
+		b.pass(s.Late / (events / 2))
+		b.add(0)
+	}
+	for range 10_000 {
+		if len(b.got) > events/2+1 { // the late one will be at the middle
+			break
+		}
+		if _, _, err := b.poll(0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.add(s.Late)
+	for range events {
+		b.pass(time.Hour / events * 3)
+		b.add(0)
+	}
+	b.idle()
 }

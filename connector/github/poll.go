@@ -46,6 +46,7 @@ type Poller struct {
 	op, native, path, right string
 	lookBack                time.Duration
 	api                     *connector.Fetcher
+	pages                   int // in one poll, at most
 }
 
 var _ connector.Poller = (*Poller)(nil)
@@ -59,7 +60,7 @@ const (
 
 // NewPoller checks the options; it asks nothing yet. Errors are [remit.Invalid].
 func NewPoller(o PollerOptions) (*Poller, error) {
-	p := &Poller{native: o.Organization, path: "/orgs/" + o.Organization + "/audit-log", lookBack: o.LookBack}
+	p := &Poller{native: o.Organization, path: "/orgs/" + o.Organization + "/audit-log", lookBack: o.LookBack, pages: pagesAPoll}
 	p.right = "the scope read:audit_log of an owner of the organization, or its permission \"Administration: read\""
 	if o.Enterprise != "" {
 		p.native, p.path = o.Enterprise, "/enterprises/"+o.Enterprise+"/audit-log"
@@ -119,7 +120,7 @@ func (p *Poller) Poll(ctx context.Context, stored []byte, since time.Time, emit 
 			return stored, false, remit.Errorf(remit.Invalid, p.op, "the stored position cannot be read: it does not say from when")
 		}
 	}
-	for range pagesAPoll {
+	for range p.pages {
 		more, err := p.page(ctx, &at, emit)
 		if err != nil || !more {
 			return connector.WritePosition(at), false, err

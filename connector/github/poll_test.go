@@ -85,7 +85,7 @@ func (l *auditLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestPoller(t *testing.T) {
-	connectortest.Poll(t, connectortest.PollSuite{
+	suite := connectortest.PollSuite{
 		Decoder: Audit,
 		API:     newAuditLog,
 		Poller: func(url, tokenFile string) (connector.Poller, error) {
@@ -95,7 +95,14 @@ func TestPoller(t *testing.T) {
 			return strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")
 		},
 		Late: 4 * time.Minute, Resolution: time.Millisecond,
-	})
+	}
+	t.Run("many pages", func(t *testing.T) { connectortest.Poll(t, suite) })
+	suite.Poller = func(url, tokenFile string) (connector.Poller, error) {
+		p, err := NewPoller(PollerOptions{Organization: "acme", BaseURL: url + "/api/v3/", TokenFile: tokenFile})
+		p.pages = 1
+		return p, err
+	}
+	t.Run("a page a poll", func(t *testing.T) { connectortest.Poll(t, suite) })
 }
 
 func TestPollerOptions(t *testing.T) {

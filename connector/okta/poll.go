@@ -35,6 +35,7 @@ type PollerOptions struct {
 type Poller struct {
 	op, native string
 	api        *connector.Fetcher
+	pages      int // in one poll, at most
 }
 
 var _ connector.Poller = (*Poller)(nil)
@@ -62,7 +63,7 @@ func NewPoller(o PollerOptions) (*Poller, error) {
 	if err != nil || u.Host == "" {
 		return nil, remit.Errorf(remit.Invalid, "poll an Okta System Log", "name the organization's address: https://acme.okta.com")
 	}
-	p := &Poller{op: "poll the System Log of " + u.Host, native: strings.ToLower(u.Hostname())}
+	p := &Poller{op: "poll the System Log of " + u.Host, native: strings.ToLower(u.Hostname()), pages: pagesAPoll}
 	p.api, err = connector.NewFetcher(connector.FetchOptions{
 		Op: p.op, BaseURL: o.URL, TokenFile: o.TokenFile,
 		Right: "an administrator's role that may view the System Log (read-only administrator), or the scope okta.logs.read",
@@ -103,7 +104,7 @@ func (p *Poller) Poll(ctx context.Context, stored []byte, since time.Time, emit 
 			return stored, false, remit.Errorf(remit.Invalid, p.op, "the stored position cannot be read: it does not say from when")
 		}
 	}
-	for range pagesAPoll {
+	for range p.pages {
 		more, err := p.page(ctx, &at, emit)
 		if err != nil || !more {
 			return connector.WritePosition(at), false, err

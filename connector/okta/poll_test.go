@@ -75,7 +75,7 @@ func (l *logsAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestPoller(t *testing.T) {
-	connectortest.Poll(t, connectortest.PollSuite{
+	suite := connectortest.PollSuite{
 		Decoder: SystemLog,
 		API:     func() connectortest.LogAPI { return &logsAPI{size: 1000} },
 		Poller: func(url, tokenFile string) (connector.Poller, error) {
@@ -85,7 +85,14 @@ func TestPoller(t *testing.T) {
 			return strings.TrimPrefix(r.Header.Get("Authorization"), "SSWS ")
 		},
 		Late: time.Hour, // however late: the order is that of storing
-	})
+	}
+	t.Run("many pages", func(t *testing.T) { connectortest.Poll(t, suite) })
+	suite.Poller = func(url, tokenFile string) (connector.Poller, error) {
+		p, err := NewPoller(PollerOptions{URL: url, TokenFile: tokenFile})
+		p.pages = 2
+		return p, err
+	}
+	t.Run("few pages a poll", func(t *testing.T) { connectortest.Poll(t, suite) })
 }
 
 func TestPollerOptions(t *testing.T) {
