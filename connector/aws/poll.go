@@ -76,6 +76,8 @@ type Poller struct {
 	// How many files a poll hands out, and how many new ones of an account and
 	// region it lists.
 	files, listed int
+	// How many bytes a file may have without its compression.
+	opened int64
 }
 
 var _ connector.Poller = (*Poller)(nil)
@@ -85,7 +87,7 @@ const (
 
 	// A file of CloudTrail's has at most about 50 MB.
 	fileBytes     = 64 << 20
-	fileBytesOpen = 256 << 20 // without its compression
+	fileBytesOpen = 128 << 20 // without its compression
 
 	listTimeout = time.Minute
 	fileTimeout = 5 * time.Minute
@@ -117,7 +119,7 @@ var s3Transport = func() *http.Transport {
 // NewPoller checks the options; it asks nothing yet. Errors are [remit.Invalid].
 func NewPoller(o PollerOptions) (*Poller, error) {
 	const op = "poll CloudTrail"
-	p := &Poller{op: op + " in the bucket " + o.Bucket, endpoint: "s3.amazonaws.com", secure: true, lookBack: o.LookBack, o: o, files: 100, listed: 1000}
+	p := &Poller{op: op + " in the bucket " + o.Bucket, endpoint: "s3.amazonaws.com", secure: true, lookBack: o.LookBack, o: o, files: 100, listed: 1000, opened: fileBytesOpen}
 	if o.Bucket == "" || strings.ContainsAny(o.Bucket, "/ ") {
 		return nil, remit.Errorf(remit.Invalid, op, "name the bucket")
 	}
@@ -454,7 +456,7 @@ func (p *Poller) handOut(ctx context.Context, client *minio.Client, file logFile
 	if int64(len(packed)) != file.size {
 		return remit.Errorf(remit.Unavailable, p.op, "%q has come with %d bytes, not %d", file.key, len(packed), file.size)
 	}
-	opened, err := gunzip(packed)
+	opened, err := gunzip(packed, p.opened)
 	if err != nil {
 		return &brokenFile{file.key, "is no gzip file that can be opened (" + err.Error() + ")"}
 	}
@@ -468,16 +470,16 @@ func (p *Poller) handOut(ctx context.Context, client *minio.Client, file logFile
 	return emit(opened)
 }
 
-func gunzip(packed []byte) ([]byte, error) {
+func gunzip(packed []byte, most int64) ([]byte, error) {
 	r, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
 		return nil, err
 	}
-	opened, err := io.ReadAll(io.LimitReader(r, fileBytesOpen+1))
+	opened, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(opened) > fileBytesOpen {
+	if int64(len(opened)) > most {
 		return nil, errors.New("it is too long")
 	}
 	return opened, nil
