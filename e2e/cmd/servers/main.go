@@ -1,5 +1,6 @@
-// Command servers builds the Kubernetes control plane that the tests run
-// against, if it is not in the cache yet, so that no test has to wait for it.
+// Command servers builds the servers that the tests run against, a Kubernetes
+// control plane and an S3 server, if they are not in the cache yet, so that no
+// test has to wait for them.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"os/signal"
 
 	"remit/e2e/cluster"
+	"remit/e2e/s3"
 )
 
 func main() {
@@ -20,4 +22,9 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Printf("%+v\n", binaries)
+	gateway, err := s3.Build(ctx, log.Printf)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(gateway)
 }
