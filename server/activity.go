@@ -115,6 +115,7 @@ type reading struct {
 	written  int64 // the one of the last checkpoint
 	last     time.Time
 	dropped  time.Time
+	torn     bool // within a batch, or after a failure in one
 }
 
 func (a *Activity) once(ctx context.Context) (err error) {
@@ -151,8 +152,9 @@ func (a *Activity) once(ctx context.Context) (err error) {
 	err = a.Queue.Read(ctx, r.read, idleEvery,
 		func(sequence int64, b queue.Batch) error { return r.batch(ctx, sequence, b) },
 		func() error { return r.idle(ctx) })
-	if ctx.Err() != nil {
-		// Asked to stop: what was read need not be read again.
+	if ctx.Err() != nil && !r.torn {
+		// Asked to stop: what was read need not be read again. But an event in
+		// the midst of which it stopped would be noted as seen and not counted.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 		return r.checkpoint(last)
@@ -167,6 +169,7 @@ func (r *reading) batch(ctx context.Context, sequence int64, b queue.Batch) erro
 	if err := r.takeChanges(ctx); err != nil {
 		return err
 	}
+	r.torn = true
 	decoder, err := r.Decoder(b.Source)
 	if err != nil {
 		decoder = nil // a source that this version does not know by that name
@@ -180,7 +183,7 @@ func (r *reading) batch(ctx context.Context, sequence int64, b queue.Batch) erro
 			return err
 		}
 	}
-	r.read = sequence
+	r.read, r.torn = sequence, false
 	return r.maybeCheckpoint(ctx)
 }
 

@@ -38,6 +38,9 @@ type config struct {
 	// Logs are files of events that `remit serve` follows.
 	Logs []logConfig `yaml:"logs"`
 
+	// Polls are systems that `remit serve` asks for their events.
+	Polls []pollConfig `yaml:"polls"`
+
 	// Queue is where received events wait, Archive how long events are kept.
 	Queue   queueConfig   `yaml:"queue"`
 	Archive archiveConfig `yaml:"archive"`
@@ -72,8 +75,10 @@ type queueConfig struct {
 
 // archiveConfig is how long events are kept; zero is for good.
 type archiveConfig struct {
-	keepConfig `yaml:",inline"`
-	Systems    map[string]keepConfig `yaml:"systems"` // by name, in place of the above
+	Keep    span                  `yaml:"keep"`
+	KeepRaw span                  `yaml:"keep_raw"`
+	MaxSize size                  `yaml:"max_size"`
+	Systems map[string]keepConfig `yaml:"systems"` // by name, in place of the above
 }
 
 type keepConfig struct {
@@ -141,6 +146,19 @@ func readConfig(f *globalFlags) (*config, error) {
 		resolve(dir, &c.Agents[i])
 	}
 	names := map[string]bool{}
+	for i := range c.Polls {
+		p := &c.Polls[i]
+		resolve(dir, &p.TokenFile)
+		resolve(dir, &p.CredentialsFile)
+		if p.Name == "" || names[p.Name] {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: polls[%d]: give it a name of its own: its position is kept under it", path, i)
+		}
+		names[p.Name] = true
+		if _, err := p.poller(); err != nil {
+			return nil, remit.Errorf(remit.KindOf(err), op, "%s: polls[%d] %s: %w", path, i, p.Name, err)
+		}
+	}
+	clear(names)
 	for i := range c.Systems {
 		s := &c.Systems[i]
 		resolve(dir, &s.Kubeconfig)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 )
 
 // takesEvents says whether there is any way in for events.
-func (c *config) takesEvents() bool { return c.Listen.Address != "" || len(c.Logs) > 0 }
+func (c *config) takesEvents() bool { return c.Listen.Address != "" || len(c.Logs) > 0 || len(c.Polls) > 0 }
 
 // intake is everything that takes events in and reads them.
 type intake struct {
@@ -118,7 +119,8 @@ func (a *archiveConfig) retention(ctx context.Context, data *dataDir) (func(remi
 	of := func(k keepConfig) archive.Retention {
 		return archive.Retention{Age: time.Duration(k.Keep), RawAge: time.Duration(k.KeepRaw), Bytes: int64(k.MaxSize)}
 	}
-	if a.keepConfig == (keepConfig{}) && len(a.Systems) == 0 {
+	all := keepConfig{Keep: a.Keep, KeepRaw: a.KeepRaw, MaxSize: a.MaxSize}
+	if all == (keepConfig{}) && len(a.Systems) == 0 {
 		return nil, nil
 	}
 	return func(id remit.ID) archive.Retention {
@@ -132,7 +134,7 @@ func (a *archiveConfig) retention(ctx context.Context, data *dataDir) (func(remi
 				return of(own)
 			}
 		}
-		return of(a.keepConfig)
+		return of(all)
 	}, nil
 }
 
@@ -164,6 +166,11 @@ func (i *intake) start(ctx context.Context, work *errgroup.Group) {
 			return supervise(ctx, i.log, "follow "+l.Path, func() error { return i.follow(ctx, l) })
 		})
 	}
+	for _, p := range i.config.Polls {
+		work.Go(func() error {
+			return supervise(ctx, i.log, "poll "+p.Name, func() error { return i.poll(ctx, &p) })
+		})
+	}
 }
 
 func (i *intake) follow(ctx context.Context, l logConfig) error {
@@ -179,6 +186,41 @@ func (i *intake) follow(ctx context.Context, l logConfig) error {
 	}
 	t := ingest.Tail{Path: l.Path, From: from, Intake: i.ingest, Positions: i.data.Store, Log: i.log}
 	return t.Run(ctx)
+}
+
+func (i *intake) poll(ctx context.Context, c *pollConfig) error {
+	poller, err := c.poller()
+	if err != nil {
+		return err
+	}
+	decoder, err := decoderNamed(poller.Source().Name)
+	if err != nil {
+		return err
+	}
+	from := ingest.Origin{Name: "poll " + c.Name, Decoder: decoder}
+	if !c.eventsTell() {
+		if from.System, err = i.polled(ctx, c, poller); err != nil {
+			return err
+		}
+	}
+	p := ingest.Poll{
+		Name: c.Name, Poller: poller, From: from,
+		Intake: i.ingest, Positions: i.data.Store, Log: i.log, Every: c.every(),
+		Since: time.Now().Add(-cmp.Or(time.Duration(c.Since), pollSince)),
+	}
+	return p.Run(ctx)
+}
+
+// polled is the system that a poller asks, which is made under the poll's name
+// when it is not known yet.
+func (i *intake) polled(ctx context.Context, c *pollConfig, p connector.Poller) (remit.ID, error) {
+	kind := p.Source().Connector
+	id := remit.SystemID(kind, p.Native())
+	systems, err := i.data.Store.Systems(ctx)
+	if err != nil || slices.ContainsFunc(systems, func(s remit.System) bool { return s.ID == id }) {
+		return id, err
+	}
+	return id, i.data.Store.PutSystem(ctx, remit.System{ID: id, Connector: kind, Name: c.Name, Native: p.Native(), Mode: remit.ModeObserve})
 }
 
 // system finds the system of a name, or makes it when no watch is about to.
