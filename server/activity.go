@@ -115,7 +115,8 @@ type reading struct {
 	written  int64 // the one of the last checkpoint
 	last     time.Time
 	dropped  time.Time
-	torn     bool // within a batch, or after a failure in one
+	took     time.Duration // for the last checkpoint
+	torn     bool          // within a batch or a checkpoint, or after a failure in one
 }
 
 func (a *Activity) once(ctx context.Context) (err error) {
@@ -153,8 +154,9 @@ func (a *Activity) once(ctx context.Context) (err error) {
 		func(sequence int64, b queue.Batch) error { return r.batch(ctx, sequence, b) },
 		func() error { return r.idle(ctx) })
 	if ctx.Err() != nil && !r.torn {
-		// Asked to stop: what was read need not be read again. But an event in
-		// the midst of which it stopped would be noted as seen and not counted.
+		// Asked to stop: what was read need not be read again. But a pipeline
+		// that stopped in the midst of an event, or of a checkpoint, has noted
+		// as seen what it would not count.
 		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 		return r.checkpoint(last)
@@ -208,8 +210,9 @@ func (r *reading) takeChanges(ctx context.Context) error {
 }
 
 func (r *reading) maybeCheckpoint(ctx context.Context) error {
+	// Writing must leave most of the time for reading, however slow the disk is.
 	since := time.Since(r.last)
-	if r.read == r.written || since < urgentGap || !r.pipeline.Urgent() && since < cmp.Or(r.Every, 5*time.Second) {
+	if r.read == r.written || since < max(urgentGap, r.took) || !r.pipeline.Urgent() && since < max(cmp.Or(r.Every, 5*time.Second), 4*r.took) {
 		return nil
 	}
 	return r.checkpoint(ctx)
@@ -220,13 +223,14 @@ func (r *reading) checkpoint(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
+	r.torn = true
 	err := r.pipeline.Checkpoint(ctx, remit.Position{Source: queueSource, Offset: r.read, Updated: began.UTC()})
 	if err != nil {
 		return err
 	}
-	r.written, r.last = r.read, time.Now()
+	r.written, r.last, r.took, r.torn = r.read, time.Now(), time.Since(began), false
 	if r.Observe != nil {
-		r.Observe(sum(r.former, r.pipeline.Counts()), time.Since(began))
+		r.Observe(sum(r.former, r.pipeline.Counts()), r.took)
 	}
 	if time.Since(r.dropped) < time.Second {
 		return nil
