@@ -100,7 +100,6 @@ type watch struct {
 	d        *detect.Detector
 	kept     states
 	findings map[remit.ID]remit.Finding
-	events   int
 }
 
 func newWatch(t tester, engine *sigma.Engine, baselines bool) *watch {
