@@ -30,6 +30,10 @@ var start = time.Date(2026, 11, 20, 8, 0, 0, 0, time.UTC)
 // is called like it ("high", "high-2", …).
 func engineOf(t testing.TB, more ...string) *sigma.Engine {
 	t.Helper()
+	if len(more) == 0 && plainEngine != nil {
+		return plainEngine.Clone()
+	}
+	plain := len(more) == 0
 	var all []*sigma.Rule
 	for _, level := range []string{"informational", "low", "medium", "high", "critical"} {
 		for n := range 40 {
@@ -58,8 +62,14 @@ remit: {remedy: Look., words: "{remit.principal} did %[1]s from {remit.address} 
 	for _, u := range unsupported {
 		t.Fatalf("%s: %s", u.Rule.Title, u.Reason)
 	}
+	if plain {
+		plainEngine = engine
+	}
 	return engine
 }
+
+// plainEngine is that of the levels alone, compiled once.
+var plainEngine *sigma.Engine
 
 // states keeps what checkpoints wrote.
 type states map[[3]string][]byte
@@ -90,7 +100,6 @@ type watch struct {
 	d        *detect.Detector
 	kept     states
 	findings map[remit.ID]remit.Finding
-	events   int
 }
 
 func newWatch(t tester, engine *sigma.Engine, baselines bool) *watch {

@@ -519,7 +519,9 @@ func TestHostileEvents(t *testing.T) {
 		for _, m := range e.Match(ev, nil) {
 			e.Explain(m, ev)
 		}
-		if took := time.Since(start); took > 2*time.Second {
+		// Far more than it takes under the race detector on a busy machine, and
+		// far less than what is not linear.
+		if took := time.Since(start); took > 30*time.Second {
 			t.Errorf("an event of %d bytes took %s", len(text), took)
 		}
 	}
