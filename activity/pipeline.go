@@ -51,6 +51,14 @@ type Detector interface {
 	// called to a checkpoint.
 	Changed(c *remit.Checkpoint) error
 
+	// Calm returns, of the event that Observe looked at last, what was looked at
+	// beside its text, when rules found nothing in it and read none of the
+	// fields own; nil when they have to be asked again. ObserveCalm is Observe
+	// for an event of the same text but for these fields, and calm what Calm
+	// returned; false when more has changed: then nothing was done.
+	Calm(own []string) any
+	ObserveCalm(ctx context.Context, e *connector.Event, calm any) (bool, error)
+
 	// Deployed says that a new version of a workload that runs as an identity was
 	// rolled out, so that what it does now for the first time is no wonder.
 	Deployed(identity remit.ID, at time.Time)
@@ -98,7 +106,10 @@ type Pipeline struct {
 
 	systems map[remit.ID]*system
 	byName  map[systemName]*system
-	last    connector.Decoder
+	repeats *repeats
+
+	last        connector.Decoder
+	lastRepeats connector.Repeater // the same; nil when it cannot tell repeats
 
 	dirty   bool  // something was fed since the last checkpoint
 	written int64 // events at the last checkpoint
@@ -112,7 +123,7 @@ func New(o Options) *Pipeline {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Pipeline{options: o, systems: make(map[remit.ID]*system), byName: make(map[systemName]*system)}
+	return &Pipeline{options: o, systems: make(map[remit.ID]*system), byName: make(map[systemName]*system), repeats: new(repeats)}
 }
 
 // Counts returns what was done since New.
@@ -130,6 +141,16 @@ type Input struct {
 // that sources deliver. What cannot be decoded goes to the dead letters. An
 // error is the store's or the archive's, and the pipeline must not be used on.
 func (p *Pipeline) Feed(ctx context.Context, in Input, document []byte) error {
+	text := uint64(0)
+	if d := p.repeater(in); d != nil {
+		if text = p.repeats.hash(d, in.System, document); text != 0 {
+			if k := p.repeats.find(text); k != nil {
+				if done, err := p.again(ctx, in, k, document); done {
+					return err
+				}
+			}
+		}
+	}
 	v, err := p.parser.ParseBytes(document)
 	if err != nil {
 		return p.dead(in, NotJSON(document), nil, document)
@@ -143,16 +164,16 @@ func (p *Pipeline) Feed(ctx context.Context, in Input, document []byte) error {
 	if v.Type() == fastjson.TypeObject || v.Type() == fastjson.TypeArray {
 		events := decoder.Split(v)
 		if len(events) == 1 && events[0] == v {
-			return p.one(ctx, in, decoder, v, document)
+			return p.one(ctx, in, decoder, v, document, text)
 		}
 		for _, each := range events {
-			if err := p.one(ctx, in, decoder, each, nil); err != nil {
+			if err := p.one(ctx, in, decoder, each, nil, 0); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return p.one(ctx, in, decoder, v, document)
+	return p.one(ctx, in, decoder, v, document, 0)
 }
 
 // recognize finds the decoder for a document; the last one's first, for a
@@ -162,7 +183,8 @@ func (p *Pipeline) recognize(v *fastjson.Value) connector.Decoder {
 		return p.last
 	}
 	if d := Recognize(p.options.Decoders, v); d != nil {
-		p.last = d
+		p.last, p.lastRepeats = d, nil
+		p.lastRepeats, _ = d.(connector.Repeater)
 		return d
 	}
 	return nil
@@ -178,8 +200,9 @@ func Recognize(decoders []connector.Decoder, v *fastjson.Value) connector.Decode
 	return nil
 }
 
-// one takes one raw event. raw is its text, or nil when it stands in a list.
-func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder, v *fastjson.Value, raw []byte) error {
+// one takes one raw event. raw is its text, or nil when it stands in a list; text
+// is the hash by which repeats know it, or 0.
+func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder, v *fastjson.Value, raw []byte, text uint64) error {
 	e := &p.event
 	e.Reset()
 	if err := decoder.Decode(v, &p.intern, e); err != nil {
@@ -208,6 +231,11 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 	if err != nil {
 		return err
 	}
+	learns := text != 0 && p.repeats.learns(text)
+	var decoded remit.Activity
+	if learns {
+		decoded = e.Activity
+	}
 	e.System = s.id
 	fresh, err := s.seen.Add(ctx, hour, hash)
 	if err != nil {
@@ -227,6 +255,22 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 			return err
 		}
 	}
+	changed := false
+	if keeps := p.options.Archive != nil && !p.options.NoRaw; keeps || learns {
+		if changed = decoder.Strip(v, &p.arena); keeps && (changed || raw == nil) {
+			p.raw = connector.AppendJSON(p.raw[:0], v)
+			raw = p.raw
+		}
+		p.arena.Reset()
+	}
+	if learns && !changed {
+		p.learn(text, decoder.(connector.Repeater), s, &decoded, raw)
+	}
+	return p.archive(e, s, raw)
+}
+
+// archive keeps an event; raw is without secrets.
+func (p *Pipeline) archive(e *connector.Event, s *system, raw []byte) error {
 	if p.options.Archive == nil {
 		return nil
 	}
@@ -237,13 +281,8 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 		p.marked = true
 	}
 	if p.options.NoRaw {
-		return p.options.Archive.Append(&e.Activity, s.name, nil)
+		raw = nil
 	}
-	if decoder.Strip(v, &p.arena) || raw == nil {
-		p.raw = connector.AppendJSON(p.raw[:0], v)
-		raw = p.raw
-	}
-	p.arena.Reset()
 	return p.options.Archive.Append(&e.Activity, s.name, raw)
 }
 

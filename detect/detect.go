@@ -59,6 +59,12 @@ type Detector struct {
 	event   sigma.Event
 	found   []sigma.Match
 	signals []remit.Signal
+
+	// Of the event that was observed last, for Calm.
+	last    calm
+	matched bool
+	own     []string // fields, and whether the rules ignore them
+	ignores bool
 }
 
 // New returns a detector that goes on from what it has kept.
@@ -136,6 +142,7 @@ func (d *Detector) match(ctx context.Context, e *connector.Event, any bool) erro
 	ev.Attributed = d.fields.fill(e)
 	ev.Time, ev.ID, ev.Identity, ev.Any = e.Time, e.ID, string(e.Identity), any
 	d.found = engine.Match(ev, d.found[:0])
+	d.matched = engine.Matched()
 	for _, m := range d.found {
 		d.signals = append(d.signals, d.signal(engine, m, e))
 	}
@@ -185,6 +192,7 @@ func (d *Detector) Observe(ctx context.Context, e *connector.Event) error {
 	if err := d.match(ctx, e, false); err != nil {
 		return err
 	}
+	d.last = calmOf(&e.Activity)
 	if d.baselines != nil {
 		d.signals = d.baselines.Observe(&e.Activity, d.signals)
 	}
