@@ -126,6 +126,9 @@ func New(o Options) *Pipeline {
 	return &Pipeline{options: o, systems: make(map[remit.ID]*system), byName: make(map[systemName]*system), repeats: new(repeats)}
 }
 
+// Repeats is how many of the counted events were known by their text.
+func (p *Pipeline) Repeats() int64 { return p.repeats.n }
+
 // Counts returns what was done since New.
 func (p *Pipeline) Counts() Counts { return p.counts }
 
@@ -245,7 +248,7 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 		p.counts.Duplicate++
 		return nil
 	}
-	if err := s.attribute(ctx, e); err != nil {
+	if err := s.attribute(ctx, e, nil); err != nil {
 		return err
 	}
 	p.counts.Events++

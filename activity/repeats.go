@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 
 	"remit"
+	"remit/activity/usage"
 	"remit/connector"
 )
 
@@ -19,6 +20,7 @@ type repeats struct {
 	known [1 << repeatBits]*repeat
 	once  [1 << repeatBits]uint64 // seen one time: most texts never come again
 	spans []connector.Span
+	n     int64 // events counted so
 }
 
 // repeatBits bounds how many are known, each of about 1 KB.
@@ -33,6 +35,7 @@ type repeat struct {
 	system   *system
 	activity remit.Activity // as it was decoded
 	calm     any            // see Detector; nil when rules have to be asked
+	counted  usage.Counted
 }
 
 // hash returns the hash of a document that is one event of a decoder, 0 when it
@@ -102,10 +105,11 @@ func (p *Pipeline) again(ctx context.Context, in Input, k *repeat, document []by
 		p.counts.Duplicate++
 		return true, nil
 	}
-	if err := s.attribute(ctx, e); err != nil {
+	if err := s.attribute(ctx, e, k); err != nil {
 		return true, err
 	}
 	p.counts.Events++
+	p.repeats.n++
 	p.dirty = true
 	if d := p.options.Detector; d != nil {
 		calm := false

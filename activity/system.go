@@ -230,7 +230,8 @@ func slot(ref remit.Ref) uint64 {
 }
 
 // attribute fills in what the event itself does not tell, and counts it.
-func (s *system) attribute(ctx context.Context, e *connector.Event) error {
+// k is what is known of the event's text, or nil.
+func (s *system) attribute(ctx context.Context, e *connector.Event, k *repeat) error {
 	a := &e.Activity
 	who, err := s.actor(ctx, a.Actor)
 	if err != nil {
@@ -263,15 +264,20 @@ func (s *system) attribute(ctx context.Context, e *connector.Event) error {
 			return err
 		}
 	}
-	exercised := who.Identity
-	if a.As != (remit.Ref{}) {
-		other, err := s.actor(ctx, a.As)
-		if err != nil {
-			return err
+	if k == nil || !s.usage.Again(k.counted, a.Root, a.Time) {
+		exercised := who.Identity
+		if a.As != (remit.Ref{}) {
+			other, err := s.actor(ctx, a.As)
+			if err != nil {
+				return err
+			}
+			exercised = other.Identity
 		}
-		exercised = other.Identity
+		counted := s.usage.Observe(a, exercised)
+		if k != nil {
+			k.counted = counted
+		}
 	}
-	s.usage.Observe(a, exercised)
 
 	if who.Principal == "" {
 		who.Principal, who.Type, who.First = a.Principal, a.Type, a.Time

@@ -39,6 +39,23 @@ type Table struct {
 	rows   map[key]*row
 	names  map[key]*names // by the combination without its name
 	recent [1 << recentBits]recent
+	epoch  uint64 // counts what Changed has taken
+}
+
+// Counted is where something was counted. The zero value is nowhere.
+type Counted struct {
+	row   *row
+	epoch uint64
+}
+
+// Again counts the same once more. It says false, and counts nothing, when what
+// was counted has been taken since, or descends from another root.
+func (t *Table) Again(c Counted, root string, at time.Time) bool {
+	if c.row == nil || c.epoch != t.epoch || c.row.key.root != root {
+		return false
+	}
+	c.row.add(at)
+	return true
 }
 
 type row struct {
@@ -97,7 +114,7 @@ func keyOf(u *remit.Usage) key {
 
 // Observe counts an event for an identity, which is a.As's when it acts as
 // another: its rights are the ones exercised.
-func (t *Table) Observe(a *remit.Activity, identity remit.ID) {
+func (t *Table) Observe(a *remit.Activity, identity remit.ID) Counted {
 	k := key{
 		identity: identity, root: a.Root,
 		bindingKind: a.Binding.Kind, bindingSpc: a.Binding.Namespace, bindingName: a.Binding.Name,
@@ -108,7 +125,7 @@ func (t *Table) Observe(a *remit.Activity, identity remit.ID) {
 		k.name = slot.row.key.name
 		if slot.row.key == k {
 			slot.row.add(a.Time)
-			return
+			return Counted{slot.row, t.epoch}
 		}
 		k.name = slot.name
 	}
@@ -123,6 +140,7 @@ func (t *Table) Observe(a *remit.Activity, identity remit.ID) {
 	}
 	r.add(a.Time)
 	*slot = recent{asked, r}
+	return Counted{r, t.epoch}
 }
 
 func (r *row) add(at time.Time) {
@@ -180,6 +198,7 @@ func (t *Table) Changed(c *remit.Checkpoint) {
 			Outcome: k.outcome, First: r.first, Last: r.last, Count: r.count,
 		})
 	}
+	t.epoch++
 	clear(t.rows)
 	clear(t.recent[:])
 	slices.SortFunc(c.Usage[at:], func(a, b remit.Usage) int {

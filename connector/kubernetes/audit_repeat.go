@@ -15,23 +15,17 @@ const (
 	ownVersion // of the object, which changes with every write to it
 )
 
-// ownMarks stand before those values, in the order in which an API server writes
-// them. The text of a JSON string has no quote that is not escaped, so a mark is
-// always a key and what follows its value; but not always one of the event
-// itself, which the pipeline finds out when it decodes the first of its kind.
-var ownMarks = [...]struct {
-	text  []byte
-	field int
-}{
-	{[]byte(`"auditID":"`), ownID},
-	{[]byte(`"requestReceivedTimestamp":"`), ownReceived},
-	{[]byte(`"stageTimestamp":"`), ownStaged},
-}
-
+// What stands around those values, in the order in which an API server writes it.
+// The text of a JSON string has no quote that is not escaped, so a mark is always
+// a key and what follows its value; but not always one of the event itself, which
+// the pipeline finds out when it decodes the first of its kind.
 var (
-	plainEvent  = []byte(`{"kind":"Event","apiVersion":"audit.k8s.io/v1"`)
-	objectRef   = []byte(`"objectRef":{`)
-	versionMark = []byte(`"resourceVersion":"`)
+	plainEvent   = []byte(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"`)
+	auditIDMark  = []byte(`","auditID":"`)
+	receivedMark = []byte(`"requestReceivedTimestamp":"`)
+	stagedMark   = []byte(`"stageTimestamp":"`)
+	objectRef    = []byte(`"objectRef":{`)
+	versionMark  = []byte(`"resourceVersion":"`)
 )
 
 // The longest values of their own: an API server takes 64 characters of an ID
@@ -43,45 +37,56 @@ func (audit) Own(raw []byte, spans []connector.Span) ([]connector.Span, bool) {
 	if !bytes.HasPrefix(raw, plainEvent) {
 		return spans, false
 	}
-	at := len(plainEvent)
-	for i := range ownMarks {
-		m := &ownMarks[i]
-		n := bytes.Index(raw[at:], m.text)
-		if n < 0 {
-			return spans, false
-		}
-		if m.field == ownReceived {
-			if s, ok := ownValue(raw[:at+n], versionIn(raw, at, at+n), ownVersion); ok {
-				spans = append(spans, s)
-			}
-		}
-		s, ok := ownValue(raw, at+n+len(m.text), m.field)
-		// What has a point in it might be a token.
-		if !ok || m.field == ownID && bytes.IndexByte(raw[s.Start:s.End], '.') >= 0 {
-			return spans, false
-		}
-		spans = append(spans, s)
-		at = s.End
+	level := len(plainEvent)
+	n := bytes.IndexByte(raw[level:], '"')
+	if n < 0 || !bytes.HasPrefix(raw[level+n:], auditIDMark) {
+		return spans, false
 	}
-	return spans, true
+	id, ok := ownValue(raw, level+n+len(auditIDMark), ownID)
+	// What has a point in it might be a token.
+	if !ok || bytes.IndexByte(raw[id.Start:id.End], '.') >= 0 {
+		return spans, false
+	}
+	at := index(raw, id.End, receivedMark, 'T')
+	received, ok := ownValue(raw, at, ownReceived)
+	if !ok {
+		return spans, false
+	}
+	spans = append(spans, id)
+	if version, ok := ownValue(raw[:at], versionIn(raw[:at], id.End), ownVersion); ok {
+		spans = append(spans, version)
+	}
+	staged, ok := ownValue(raw, index(raw, received.End, stagedMark, 'T'), ownStaged)
+	return append(spans, received, staged), ok
 }
 
-// versionIn is where the version of the object begins between two places, 0 when
-// it has none.
-func versionIn(raw []byte, from, to int) int {
-	n := bytes.Index(raw[from:to], objectRef)
+// index is where what follows a mark begins, 0 when it is not there. It looks for
+// a letter of the mark that is rare in events, which is much faster than to look
+// for the mark.
+func index(raw []byte, from int, mark []byte, rare byte) int {
+	before := bytes.IndexByte(mark, rare)
+	for at := from; ; at++ {
+		n := bytes.IndexByte(raw[at:], rare)
+		if n < 0 {
+			return 0
+		}
+		at += n
+		if start := at - before; start >= from && bytes.HasPrefix(raw[start:], mark) {
+			return start + len(mark)
+		}
+	}
+}
+
+// versionIn is where the version of the object begins, 0 when it has none.
+func versionIn(raw []byte, from int) int {
+	if from = index(raw, from, objectRef, 'R'); from == 0 {
+		return 0
+	}
+	n := bytes.IndexByte(raw[from:], '}')
 	if n < 0 {
 		return 0
 	}
-	from += n + len(objectRef)
-	if n = bytes.IndexByte(raw[from:to], '}'); n < 0 {
-		return 0
-	}
-	to = from + n
-	if n = bytes.Index(raw[from:to], versionMark); n < 0 {
-		return 0
-	}
-	return from + n + len(versionMark)
+	return index(raw[:from+n], from, versionMark, 'V')
 }
 
 // ownValue is the value that begins there, up to its quote.
