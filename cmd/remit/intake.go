@@ -117,11 +117,17 @@ func (l *listenConfig) certificates(data *dataDir) (*server.Certificates, error)
 	if err != nil {
 		return nil, err
 	}
-	hosts := l.Hosts
+	return server.OwnCertificates(authority, l.names())
+}
+
+// names are what the certificate of Remit's own authority is for, beside the
+// loopback's.
+func (l *listenConfig) names() []string {
+	names := slices.Clone(l.Hosts)
 	if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
-		hosts = append(slices.Clone(hosts), host)
+		names = append(names, host)
 	}
-	return server.OwnCertificates(authority, hosts)
+	return names
 }
 
 // retention looks up for how long the events of each system are kept.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -84,13 +85,16 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 	if _, err := decoderNamed(r.Source); err != nil {
 		return err
 	}
+	var host string
 	if webhook != "" {
-		if u, err := url.Parse(webhook); err != nil || u.Scheme != "https" || u.Host == "" {
+		u, err := url.Parse(webhook)
+		if err != nil || u.Scheme != "https" || u.Host == "" {
 			return remit.Errorf(remit.Invalid, "", "--webhook %s: write https://HOST:PORT; audit events are sent by TLS only", webhook)
 		}
 		if r.Scope != token.SendEvents {
 			return remit.Errorf(remit.Invalid, "", "--webhook is for sending events: leave --for %s out", r.Scope)
 		}
+		host = u.Hostname()
 	}
 	data, tokens, err := openTokens(cmd, global)
 	if err != nil {
@@ -122,6 +126,9 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 			return err
 		}
 		authority = own.PEM()
+		if loopback := host == "localhost" || net.ParseIP(host).IsLoopback(); !loopback && !slices.Contains(c.Listen.names(), host) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "the certificate does not name %s yet: add it to listen.hosts in remit.yaml\n", report.Visible(host))
+		}
 	}
 	return writeWebhook(cmd.OutOrStdout(), strings.TrimSuffix(webhook, "/")+ingest.Path, authority, secret)
 }
