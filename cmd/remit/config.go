@@ -138,6 +138,10 @@ func readConfig(f *globalFlags) (*config, error) {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: logs[%d]: %w", path, i, err)
 		}
 		resolve(dir, &c.Logs[i].Path)
+		// Its position is kept under this name, from wherever Remit is started.
+		if c.Logs[i].Path, err = filepath.Abs(c.Logs[i].Path); err != nil {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: logs[%d]: %w", path, i, err)
+		}
 	}
 	for i := range c.Policies {
 		resolve(dir, &c.Policies[i])

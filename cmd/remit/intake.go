@@ -25,7 +25,9 @@ import (
 )
 
 // takesEvents says whether there is any way in for events.
-func (c *config) takesEvents() bool { return c.Listen.Address != "" || len(c.Logs) > 0 || len(c.Polls) > 0 }
+func (c *config) takesEvents() bool {
+	return c.Listen.Address != "" || len(c.Logs) > 0 || len(c.Polls) > 0
+}
 
 // intake is everything that takes events in and reads them.
 type intake struct {
@@ -37,6 +39,7 @@ type intake struct {
 	ingest   *ingest.Intake
 	activity *server.Activity
 	listener net.Listener // nil when nothing listens
+	unlock   func()       // of the queue's directory; nil when it is not here
 	metrics  *server.Metrics
 	expected []string // names of systems that a watch is about to make
 }
@@ -64,6 +67,13 @@ func (f *serveFlags) openIntake(ctx context.Context, data *dataDir, c *config, l
 	dead, err := data.deadLetters()
 	if err != nil {
 		return nil, err
+	}
+	if c.Queue.URL == "" {
+		// Two processes in one queue's files would destroy them.
+		if i.unlock, err = lockFile(filepath.Join(data.path, "queue.lock"), "open queue",
+			"another `remit serve` takes events in with this data directory: stop it, or name another directory"); err != nil {
+			return nil, err
+		}
 	}
 	if i.queue, err = queue.Open(ctx, queue.Options{
 		Dir: filepath.Join(data.path, "queue"), URL: c.Queue.URL, MaxBytes: int64(c.Queue.MaxSize),
@@ -107,11 +117,17 @@ func (l *listenConfig) certificates(data *dataDir) (*server.Certificates, error)
 	if err != nil {
 		return nil, err
 	}
-	hosts := l.Hosts
+	return server.OwnCertificates(authority, l.names())
+}
+
+// names are what the certificate of Remit's own authority is for, beside the
+// loopback's.
+func (l *listenConfig) names() []string {
+	names := slices.Clone(l.Hosts)
 	if host, _, err := net.SplitHostPort(l.Address); err == nil && host != "" {
-		hosts = append(slices.Clone(hosts), host)
+		names = append(names, host)
 	}
-	return server.OwnCertificates(authority, hosts)
+	return names
 }
 
 // retention looks up for how long the events of each system are kept.
@@ -145,6 +161,9 @@ func (i *intake) Close() {
 	}
 	if i.queue != nil {
 		i.queue.Close()
+	}
+	if i.unlock != nil {
+		i.unlock()
 	}
 }
 

@@ -46,7 +46,8 @@ func (f *activityFlags) openPipeline(ctx context.Context, data *dataDir) (_ *ope
 			err = errors.Join(err, p.Close())
 		}
 	}()
-	unlock, err := lockActivity(filepath.Join(data.path, "activity.lock"))
+	unlock, err := lockFile(filepath.Join(data.path, "activity.lock"), "lock activity",
+		"another process writes activity into this data directory: wait until its import has ended, or send the events to the running `remit serve`")
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"remit/inventory"
 	"remit/policy"
 	"remit/server"
+	"remit/server/token"
 )
 
 // serveFlags are what `remit serve` can be told.
@@ -94,8 +95,13 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		watch.Changed = intake.activity.InventoryChanged
 		intake.start(ctx, work)
 	} else if f.noWatch {
-		return remit.Errorf(remit.Invalid, "serve", "nothing to do: watch systems, or name an address with --listen")
+		return remit.Errorf(remit.Invalid, "serve", "nothing to do: leave --no-watch out, or say where events come from with --listen, or with logs or polls in the configuration")
 	}
+	tokens, err := token.New(data.Store, data.Key, nil)
+	if err != nil {
+		return err
+	}
+	work.Go(func() error { return judgeTokens(ctx, watch.Evaluator, tokens.System(), time.Hour, log) })
 	work.Go(func() error { return watch.Run(ctx, systems) })
 	log.Info("watching", "systems", len(systems), "data", data.path)
 	if err := work.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -124,6 +130,24 @@ func (f *connectFlags) watchers(c *config, key []byte) ([]connector.Watcher, err
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// judgeTokens judges Remit's own tokens, at once and then again and again: they
+// age and expire without any change, and no watch sees them.
+func judgeTokens(ctx context.Context, e server.Evaluator, system remit.ID, every time.Duration, log *slog.Logger) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		// There is no such system before the first token.
+		if err := e.EvaluateSystem(ctx, system); err != nil && remit.KindOf(err) != remit.NotFound && ctx.Err() == nil {
+			log.Error("Remit's own tokens could not be judged", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // judging makes the policies the server's evaluator.

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -70,7 +72,7 @@ With --webhook it prints the file that a Kubernetes API server takes as its
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "what it is `for`: events or metrics")
+	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "`what` it is for: events or metrics")
 	flags.StringVar(&r.System, "system", "", "`name` of the system whose events are sent with it; the default is that the events tell")
 	flags.StringVar(&r.Source, "source", "", "`source` of the events, as kubernetes; the default is to recognise it")
 	flags.StringVar(&r.Owner, "owner", "", "the `team` or person that answers for the client")
@@ -83,8 +85,16 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 	if _, err := decoderNamed(r.Source); err != nil {
 		return err
 	}
-	if webhook != "" && !strings.HasPrefix(webhook, "https://") {
-		return remit.Errorf(remit.Invalid, "", "--webhook %s: an API server sends audit events to https:// only", webhook)
+	var host string
+	if webhook != "" {
+		u, err := url.Parse(webhook)
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			return remit.Errorf(remit.Invalid, "", "--webhook %s: write https://HOST:PORT; audit events are sent by TLS only", webhook)
+		}
+		if r.Scope != token.SendEvents {
+			return remit.Errorf(remit.Invalid, "", "--webhook is for sending events: leave --for %s out", r.Scope)
+		}
+		host = u.Hostname()
 	}
 	data, tokens, err := openTokens(cmd, global)
 	if err != nil {
@@ -116,6 +126,9 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 			return err
 		}
 		authority = own.PEM()
+		if loopback := host == "localhost" || net.ParseIP(host).IsLoopback(); !loopback && !slices.Contains(c.Listen.names(), host) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "the certificate does not name %s yet: add it to listen.hosts in remit.yaml\n", report.Visible(host))
+		}
 	}
 	return writeWebhook(cmd.OutOrStdout(), strings.TrimSuffix(webhook, "/")+ingest.Path, authority, secret)
 }
@@ -139,10 +152,10 @@ func tokenSystem(cmd *cobra.Command, data *dataDir, c *config, r *token.Request)
 }
 
 // writeWebhook writes a webhook configuration, which is a kubeconfig.
-func writeWebhook(w io.Writer, url string, authority []byte, secret string) error {
+func writeWebhook(w io.Writer, endpoint string, authority []byte, secret string) error {
 	const name = "remit"
 	text, err := clientcmd.Write(api.Config{
-		Clusters:       map[string]*api.Cluster{name: {Server: url, CertificateAuthorityData: authority}},
+		Clusters:       map[string]*api.Cluster{name: {Server: endpoint, CertificateAuthorityData: authority}},
 		AuthInfos:      map[string]*api.AuthInfo{name: {Token: secret}},
 		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: name}},
 		CurrentContext: name,

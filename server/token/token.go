@@ -135,7 +135,7 @@ func (t *Tokens) Create(ctx context.Context, r Request) (string, Token, error) {
 	}
 	r.Lifetime = cmp.Or(r.Lifetime, DefaultLifetime)
 	if r.Lifetime < time.Minute || r.Lifetime > MaxLifetime {
-		return "", Token{}, remit.Errorf(remit.Invalid, op, "a lifetime of %s: choose between a minute and %d days", r.Lifetime, MaxLifetime/(24*time.Hour))
+		return "", Token{}, remit.Errorf(remit.Invalid, op, "a token lives between a minute and %d days", MaxLifetime/(24*time.Hour))
 	}
 	var raw [32]byte
 	_, _ = rand.Read(raw[:]) // never fails (crypto/rand)
