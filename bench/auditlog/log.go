@@ -78,18 +78,13 @@ func (s *sums) verbs() (all []verbCount) {
 }
 
 // copyLog copies the whole lines of a log and counts them.
-func copyLog(from, to string) (s sums, err error) {
+func copyLog(from string, to io.Writer) (s sums, err error) {
 	in, err := os.Open(from)
 	if err != nil {
 		return s, err
 	}
 	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		return s, err
-	}
-	defer func() { err = errors.Join(err, out.Close()) }()
-	w := bufio.NewWriterSize(out, 1<<20)
+	w := bufio.NewWriterSize(to, 1<<20)
 	r := bufio.NewReaderSize(in, 1<<20)
 	s.byVerb = map[string]int{}
 	seed := maphash.MakeSeed()
@@ -127,6 +122,7 @@ func copyLog(from, to string) (s sums, err error) {
 		}
 	}
 	s.different, s.noQuery = len(different), len(noQuery)
+	delete(credentials, "") // whoever has none
 	s.users, s.credentials, s.addresses = len(users), len(credentials), len(addresses)
 	return s, w.Flush()
 }

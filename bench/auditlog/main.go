@@ -17,7 +17,6 @@ import (
 	"log"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"time"
 
 	"remit/e2e/cluster"
@@ -60,6 +59,15 @@ rules:
 `
 
 func (b *bench) run(ctx context.Context) (err error) {
+	out, err := os.Create(b.out) // now, not after minutes of work
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, out.Close()); err != nil {
+			os.Remove(b.out)
+		}
+	}()
 	o := cluster.Options{AuditPolicy: policy, Nodes: b.nodes}
 	if b.stages {
 		o.AuditPolicy = cluster.MetadataAuditPolicy
@@ -92,13 +100,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	took := time.Since(began)
 	log.Printf("%d events in all, after %s of work; %d requests failed", events, took.Round(time.Second), t.failed.Load())
-	path, err := filepath.Abs(b.out)
-	if err != nil {
-		return err
-	}
 	// The watches have ended, and the last answers are logged.
 	time.Sleep(time.Second)
-	s, err := copyLog(c.AuditLog, path)
+	s, err := copyLog(c.AuditLog, out)
 	if err != nil {
 		return err
 	}
