@@ -11,7 +11,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TEST_TIMEOUT ?= 20m
 
 .PHONY: build test lint race generate cover setup servers demo-recording vulncheck fuzz clean \
-	bench bench-store bench-scan bench-watch bench-archive bench-activity
+	bench bench-store bench-scan bench-watch bench-archive bench-activity bench-live
 
 build: ## The static binary, in bin/remit
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/remit ./cmd/remit
@@ -56,7 +56,7 @@ fuzz: ## Every fuzz target for a short while
 		done; \
 	done
 
-bench: bench-store bench-scan bench-watch bench-archive bench-activity
+bench: bench-store bench-scan bench-watch bench-archive bench-activity bench-live
 
 bench-store: ## A million identities through the reconcile path, both engines
 	$(GO) run ./bench/store -engine sqlite
@@ -71,8 +71,13 @@ bench-watch: servers ## How fresh the store is under 1,000 changes a second
 bench-archive: ## Writing, compacting and searching an archive of events
 	$(GO) run ./bench/archive
 
-bench-activity: ## Audit events through the whole pipeline on one core, by stage, rules and identities
+bench-activity: servers ## Audit events through the whole pipeline on one core, by stage, rules and identities; and a real log
 	$(GO) run ./bench/activity
+	dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	$(GO) run ./bench/auditlog -o "$$dir/audit.log" && $(GO) run ./bench/activity -log "$$dir/audit.log"
+
+bench-live: ## From a webhook's request to a visible finding, at rest and under load
+	$(GO) run ./bench/live
 
 clean:
 	rm -rf bin dist coverage
