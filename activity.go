@@ -90,8 +90,10 @@ type Activity struct {
 	// it was never seen before.
 	Dormant time.Duration `json:"dormant,omitempty"`
 
-	// Known says that the identity is in the inventory.
-	Known bool `json:"known,omitempty"`
+	// Known says that the identity is in the inventory, Inventoried that there is
+	// one of the system, so that an identity which is not in it is a stranger.
+	Known       bool `json:"known,omitempty"`
+	Inventoried bool `json:"-"`
 }
 
 // Minted is a credential that an event issued.

@@ -25,7 +25,7 @@ func TestRepeats(t *testing.T) {
 	for n := range 3000 {
 		account, kind := random.IntN(4), random.IntN(len(kinds))
 		if n > 2600 && n < 2620 {
-			account, kind = n%4, 0 // after a pause that a rule knows of, with a text that it need not
+			account, kind = n%4, 1 // after a pause that a rule knows of, with a text that it need not
 		}
 		id := fmt.Sprintf("%08x-0000-4000-8000-%012x", n, n)
 		switch random.IntN(60) {

@@ -243,7 +243,7 @@ func (s *system) attribute(ctx context.Context, e *connector.Event, k *repeat) e
 		}
 		who.rollouts = who.rollouts[1:]
 	}
-	a.Identity, a.Known = who.Identity, who.known
+	a.Identity, a.Known, a.Inventoried = who.Identity, who.known, len(s.places.identities) > 0
 	if who.kind != "" {
 		a.Type = who.kind // the inventory knows better what the name only suggests
 	}

@@ -120,7 +120,9 @@ func (f *attribution) fill(e *connector.Event) []sigma.Value {
 	text(fieldNamespace, a.Actor.Namespace)
 	text(fieldName, a.Actor.Name)
 	text(fieldPrincipal, a.Principal)
-	v[fieldKnown] = sigma.Bool(a.Known)
+	if a.Known || a.Inventoried {
+		v[fieldKnown] = sigma.Bool(a.Known)
+	}
 	if a.Dormant > 0 {
 		v[fieldDormantDays] = sigma.Number(float64(a.Dormant) / float64(24*time.Hour))
 	}

@@ -13,18 +13,19 @@ import (
 // calm is what rules may read of an event beside its text: what attribution
 // found out. Events of one text and one calm are alike to them.
 type calm struct {
-	system                     remit.ID
-	typ                        remit.IdentityType
-	root                       string
-	depth                      int
-	known, selfMinted, outside bool
-	dormant                    int // whole days; see dormancy
+	system              remit.ID
+	typ                 remit.IdentityType
+	root                string
+	depth               int
+	known, inventoried  bool
+	selfMinted, outside bool
+	dormant             int // whole days; see dormancy
 }
 
 func calmOf(a *remit.Activity) calm {
 	return calm{
 		system: a.System, typ: a.Type, root: a.Root, depth: a.Depth,
-		known: a.Known, selfMinted: a.SelfMinted, outside: a.Outside, dormant: dormancy(a.Dormant),
+		known: a.Known, inventoried: a.Inventoried, selfMinted: a.SelfMinted, outside: a.Outside, dormant: dormancy(a.Dormant),
 	}
 }
 
