@@ -138,6 +138,10 @@ type Input struct {
 	System  remit.ID          // whose events they are; "" when the events tell
 	Decoder connector.Decoder // nil: recognised from the events
 	Learned time.Time         // when Remit received them
+
+	// Unattended: nobody is there to say whose events without a system are.
+	// They are dead letters then, and stop no others.
+	Unattended bool
 }
 
 // Feed takes one document: a raw event, or a list of them in one of the forms
@@ -231,6 +235,9 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 	}
 	e.Learned = in.Learned
 	s, err := p.system(ctx, in, decoder, e.Native)
+	if in.Unattended && errors.Is(err, errAmbiguous) {
+		return p.dead(in, err, v, raw)
+	}
 	if err != nil {
 		return err
 	}

@@ -628,3 +628,30 @@ func difference(a, b string) string {
 	}
 	return out.String()
 }
+
+// TestNobodysEvents holds that events of which nobody can say whose they are stop
+// an import, which can be told, and no queue, behind which others wait.
+func TestNobodysEvents(t *testing.T) {
+	p := newPlace(t)
+	for _, name := range []string{"a", "b"} {
+		id := remit.SystemID("kubernetes", name)
+		if err := p.store.PutSystem(t.Context(), remit.System{ID: id, Connector: "kubernetes", Name: name, Native: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	event := []byte(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"nobodys","stage":"ResponseComplete","verb":"get",` +
+		`"user":{"username":"system:serviceaccount:ns:a"},"requestReceivedTimestamp":"2026-11-20T08:00:00Z"}`)
+	if err := p.Feed(t.Context(), activity.Input{Source: "queue", Learned: start, Unattended: true}, event); err != nil {
+		t.Fatal(err)
+	}
+	if c := p.Counts(); c.Dead != 1 || c.Events != 0 {
+		t.Errorf("%+v", c)
+	}
+	text, err := os.ReadFile(filepath.Join(p.dir, "dead-letters.jsonl"))
+	if err != nil || !strings.Contains(string(text), "names no system and 2 of that kind are known") || !strings.Contains(string(text), "nobodys") {
+		t.Errorf("%s %v", text, err)
+	}
+	if err := p.Feed(t.Context(), activity.Input{Source: "audit.log", Learned: start}, event); remit.KindOf(err) != remit.Invalid {
+		t.Errorf("an import goes on: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -80,6 +81,8 @@ func (p *Pipeline) system(ctx context.Context, in Input, d connector.Decoder, na
 	return s, err
 }
 
+var errAmbiguous = errors.New("it is not known whose events these are")
+
 // place finds the system that events belong to which name it so, or which name
 // none: then it is the only connected system of their kind, or one that is made
 // for them.
@@ -103,7 +106,7 @@ func (p *Pipeline) place(ctx context.Context, name systemName, title string) (re
 	}
 	if name.native == "" && len(same) > 1 {
 		return "", remit.Errorf(remit.Invalid, "place events",
-			"%s names no system and %d of that kind are known: say which with --system, for example --system %s", title, len(same), same[0].Name)
+			"%w: %s names no system and %d of that kind are known: say which with --system, for example --system %s", errAmbiguous, title, len(same), same[0].Name)
 	}
 	made := remit.System{
 		ID: id, Connector: name.connector, Name: name.connector, Native: cmp.Or(name.native, "unnamed"),

@@ -176,7 +176,7 @@ func (r *reading) batch(ctx context.Context, sequence int64, b queue.Batch) erro
 	if err != nil {
 		decoder = nil // a source that this version does not know by that name
 	}
-	in := activity.Input{Source: "queue", System: b.System, Decoder: decoder, Learned: b.Learned}
+	in := activity.Input{Source: "queue", System: b.System, Decoder: decoder, Learned: b.Learned, Unattended: true}
 	for line := range bytes.Lines(b.Events) {
 		if line = bytes.TrimSuffix(line, []byte("\n")); len(line) == 0 {
 			continue
