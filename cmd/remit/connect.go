@@ -18,7 +18,7 @@ func (f *connectFlags) add(cmd *cobra.Command) {
 	flags.StringVar(&f.Context, "context", "", "`context` of the kubeconfig; the default is the current one")
 	flags.StringVar(&f.Name, "system", "", "`name` of the system: of one in the configuration, or the one to give this cluster")
 	flags.StringVar(&f.Secrets, "secrets", "", "what to read of Secrets: `values|metadata|none` (default values, which are recognised and dropped)")
-	flags.StringArrayVar(&f.from, "from", nil, "read manifests or a `kubectl get -o yaml` dump from a `path` instead of a cluster; repeatable")
+	flags.StringArrayVar(&f.from, "from", nil, "read manifests, or what kubectl get -o yaml wrote, from a `path` instead of a cluster; repeatable")
 }
 
 // connect makes the connector that the flags and the configuration describe.

@@ -53,6 +53,7 @@ names are followed. What is unusual is a finding within a second.`,
 	flags.BoolVar(&f.noWatch, "no-watch", false, "watch no system: only take events in")
 	flags.DurationVar(&f.checkpoint, "checkpoint-every", 5*time.Second, "how often counts are written; findings are at once")
 	flags.TextVar(&f.level, "log-level", slog.LevelInfo, "least `level` of what is logged: DEBUG, INFO, WARN or ERROR")
+	_ = flags.MarkHidden("from") // serve refuses it in words
 	return cmd
 }
 
