@@ -54,12 +54,13 @@ type Activity struct {
 type ActivityQueue interface {
 	Read(ctx context.Context, after int64, interval time.Duration, each func(sequence int64, b queue.Batch) error, idle func() error) error
 	Discard(ctx context.Context, upTo int64) error
+	ID() string
 }
 
-const (
-	// queueSource is the name of the queue's position.
-	queueSource = "queue"
+// source is the name of the queue's position.
+func (a *Activity) source() string { return "queue " + a.Queue.ID() }
 
+const (
 	// urgentGap is the least time between two checkpoints: however many
 	// findings come, most of the time is left for reading.
 	urgentGap = 200 * time.Millisecond
@@ -136,7 +137,7 @@ func (a *Activity) once(ctx context.Context) (err error) {
 		return err
 	}
 	for _, at := range all {
-		if at.Source == queueSource {
+		if at.Source == a.source() {
 			r.read, r.written = at.Offset, at.Offset
 		}
 	}
@@ -224,7 +225,7 @@ func (r *reading) checkpoint(ctx context.Context) error {
 	}
 	began := time.Now()
 	r.torn = true
-	err := r.pipeline.Checkpoint(ctx, remit.Position{Source: queueSource, Offset: r.read, Updated: began.UTC()})
+	err := r.pipeline.Checkpoint(ctx, remit.Position{Source: r.source(), Offset: r.read, Updated: began.UTC()})
 	if err != nil {
 		return err
 	}

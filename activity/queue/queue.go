@@ -11,6 +11,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -44,6 +45,9 @@ type Queue struct {
 	server *server.Server // nil when it is external
 	conn   *nats.Conn
 	stream jetstream.JetStream
+	id     string
+
+	failing atomic.Int64 // since when nothing can be put, in Unix nanoseconds; 0 while it can
 }
 
 const (
@@ -93,8 +97,9 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 		return nil, remit.Errorf(remit.Unavailable, op, "connect to %s: %w", withoutPassword(o.URL), err)
 	}
 	q.conn = conn
+	var made jetstream.Stream
 	if q.stream, err = jetstream.New(conn); err == nil {
-		_, err = q.stream.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		made, err = q.stream.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 			Name: streamName, Subjects: []string{subject}, Storage: jetstream.FileStorage,
 			Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, MaxBytes: o.MaxBytes,
 			MaxMsgSize: maxMessage, AllowDirect: false,
@@ -104,7 +109,22 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 		q.Close()
 		return nil, remit.Errorf(remit.Unavailable, op, "%w", err)
 	}
+	q.id = strconv.FormatInt(made.CachedInfo().Created.UnixNano(), 36)
 	return q, nil
+}
+
+// ID tells this queue from any other, also from a later one in its place, so that
+// a position in one is not taken for one in the other.
+func (q *Queue) ID() string { return q.id }
+
+// Failing is since when nothing could be put because the queue does not work, a
+// full one aside; the zero time while it works. An embedded one whose disk was
+// full once does not recover by itself: it has to be opened again.
+func (q *Queue) Failing() time.Time {
+	if since := q.failing.Load(); since != 0 {
+		return time.Unix(0, since)
+	}
+	return time.Time{}
 }
 
 func withoutPassword(url string) string {
@@ -145,9 +165,14 @@ func (q *Queue) Put(ctx context.Context, b Batch) error {
 	var api *jetstream.APIError
 	switch {
 	case err == nil:
+		q.failing.Store(0)
 		return nil
 	case errors.As(err, &api) && api.ErrorCode == 10077:
+		q.failing.Store(0)
 		return remit.Errorf(remit.Unavailable, op, "the queue is full: send the batch again later")
+	}
+	if ctx.Err() == nil {
+		q.failing.CompareAndSwap(0, time.Now().UnixNano())
 	}
 	return remit.Errorf(remit.Unavailable, op, "%w", err)
 }

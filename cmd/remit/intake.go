@@ -170,6 +170,7 @@ func (i *intake) Close() {
 // start has everything run until ctx ends.
 func (i *intake) start(ctx context.Context, work *errgroup.Group) {
 	work.Go(func() error { return i.activity.Run(ctx) })
+	work.Go(func() error { return i.watchQueue(ctx) })
 	if i.listener != nil {
 		mux := http.NewServeMux()
 		mux.Handle(ingest.Path, ingest.NewHandler(ingest.Handler{
@@ -189,6 +190,23 @@ func (i *intake) start(ctx context.Context, work *errgroup.Group) {
 		work.Go(func() error {
 			return supervise(ctx, i.log, "poll "+p.Name, func() error { return i.poll(ctx, &p) })
 		})
+	}
+}
+
+// watchQueue ends the server when the queue has stopped working, which only
+// opening it again mends: whoever started it starts it again, and senders, who
+// have no acknowledgement, send again.
+func (i *intake) watchQueue(ctx context.Context) error {
+	const longest = 20 * time.Second
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+		if since := i.queue.Failing(); !since.IsZero() && time.Since(since) > longest {
+			return remit.Errorf(remit.Unavailable, "serve", "the queue has taken nothing since %s: see whether its disk is full, and start again", since.Format(time.TimeOnly))
+		}
 	}
 }
 
