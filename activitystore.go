@@ -28,8 +28,9 @@ type Lineage struct {
 	Holder     Ref            `json:"holder"`   // the same in its system's words
 	Bound      Ref            `json:"bound,omitzero"`
 
-	// Parent minted it; "" for a root, which was not seen to be minted. Root
-	// is the first of the lineage, itself for a root; Depth counts mintings.
+	// Parent minted it, or minted what did, where those between have ended and
+	// are no longer kept; "" for a root, which was not seen to be minted. Root is
+	// the first of the lineage, itself for a root; Depth counts mintings.
 	Parent string `json:"parent,omitempty"`
 	Root   string `json:"root"`
 	Depth  int    `json:"depth,omitempty"`
@@ -48,9 +49,9 @@ type Lineage struct {
 	Children int64 `json:"children"`       // how many it minted in all
 	Gone     int64 `json:"gone,omitempty"` // descendants that ended and are no longer kept one by one
 
-	// SelfMinted: its parent is a credential of the same identity. Forked:
-	// it was itself minted by another and yet minted for its own identity, or
-	// was continued from two places, so that two lines go on from it.
+	// SelfMinted: its parent is a credential of the same identity. Forked: it
+	// was itself minted by another and yet minted for its own identity, or did
+	// so twice, so that two lines go on from it.
 	SelfMinted bool `json:"self_minted,omitempty"`
 	Forked     bool `json:"forked,omitempty"`
 }

@@ -55,9 +55,25 @@ func slot(credential string) uint64 {
 type node struct {
 	remit.Lineage
 	parent *node
+	steps  int // mintings from parent to here: more than one where those between ended
 	kept   int // children that are in the tree
+	own    int // of these, minted for the same identity
 	dirty  bool
 }
+
+// under puts a node below its parent.
+func (n *node) under(p *node, steps int) {
+	n.parent, n.steps = p, max(steps, 1)
+	p.kept++
+	if n.SelfMinted {
+		p.own++
+	}
+}
+
+// forks says whether two lines go on from a node for its own identity: it was
+// given by another and yet minted for itself, or it did so twice. Of a line that
+// renews itself for years only the beginning is a fork.
+func (n *node) forks() bool { return n.Parent != "" && (n.own > 1 || n.own > 0 && !n.SelfMinted) }
 
 // New returns an empty tree.
 func New(system remit.ID, o Options) *Tree {
@@ -111,8 +127,7 @@ func (t *Tree) hang(n *node) {
 		}
 		t.waiting[n.Parent] = append(t.waiting[n.Parent], n)
 	case !p.descendsFrom(n): // a ring has no root, and no walk up would end
-		n.parent = p
-		p.kept++
+		n.under(p, n.Depth-p.Depth)
 	}
 }
 
@@ -203,13 +218,11 @@ func (t *Tree) mint(a *remit.Activity, by *node, holder remit.ID) {
 	if by == nil {
 		return
 	}
-	n.parent, n.Parent = by, by.Credential
+	n.Parent = by.Credential
 	n.SelfMinted = by.Identity != "" && by.Identity == n.Identity
-	by.kept++
+	n.under(by, 1)
 	by.Children++
-	if n.SelfMinted && by.Parent != "" {
-		by.Forked = true // renewed from above, and by itself as well
-	}
+	by.Forked = by.Forked || by.forks()
 	t.touch(by)
 	t.settle(n)
 }
@@ -217,21 +230,17 @@ func (t *Tree) mint(a *remit.Activity, by *node, holder remit.ID) {
 // settle gives a credential that was used before its minting was seen, and
 // those minted with it meanwhile, their place below the new parent.
 func (t *Tree) settle(n *node) {
-	n.Root, n.Depth = n.parent.Root, n.parent.Depth+1
+	n.Root, n.Depth = n.parent.Root, n.parent.Depth+n.steps
 	if n.kept == 0 {
 		return
 	}
+	n.Forked = n.Forked || n.forks() // only now is known that it came from above
 	// A late record of a minting is rare, so all are looked at.
-	for _, c := range t.nodes {
-		if c.parent == n && c.SelfMinted {
-			n.Forked = true // of which only now is known that it came from above
-		}
-	}
 	for moved := true; moved; {
 		moved = false
 		for _, c := range t.nodes {
-			if c.parent != nil && (c.Root != c.parent.Root || c.Depth != c.parent.Depth+1) {
-				c.Root, c.Depth = c.parent.Root, c.parent.Depth+1
+			if c.parent != nil && (c.Root != c.parent.Root || c.Depth != c.parent.Depth+c.steps) {
+				c.Root, c.Depth = c.parent.Root, c.parent.Depth+c.steps
 				t.touch(c)
 				moved = true
 			}
@@ -321,18 +330,54 @@ func (t *Tree) sweepOnce(idle time.Duration) {
 	for len(gone) > 0 {
 		n := gone[len(gone)-1]
 		gone = gone[:len(gone)-1]
-		delete(t.nodes, n.Credential)
-		if n.dirty {
-			n.dirty = false
-			delete(t.dirty, n)
-		}
-		t.ended = append(t.ended, remit.Lineage{System: t.system, Credential: n.Credential})
+		t.remove(n)
 		p := n.parent
 		p.kept--
+		if n.SelfMinted {
+			p.own--
+		}
 		p.Gone += 1 + n.Gone
 		t.touch(p)
 		if t.ends(p, idle) {
 			gone = append(gone, p)
+		}
+	}
+	t.shorten(idle)
+}
+
+// remove forgets a node, in the store as well.
+func (t *Tree) remove(n *node) {
+	delete(t.nodes, n.Credential)
+	if n.dirty {
+		n.dirty = false
+		delete(t.dirty, n)
+	}
+	t.ended = append(t.ended, remit.Lineage{System: t.system, Credential: n.Credential})
+}
+
+// shorten takes credentials that ended out of the midst of lines that go on from
+// them alone: of one that renewed itself for a year remain its root, its fork and
+// what is alive. Depths still count every minting.
+func (t *Tree) shorten(idle time.Duration) {
+	// Where nodes are passed does not matter: each line is shortened to the same.
+	for _, n := range t.nodes {
+		short := false
+		for p := n.parent; p != nil && p.parent != nil && p.kept == 1 && !p.Forked && (n.SelfMinted || !p.SelfMinted) && !p.Alive(t.now, idle); p = n.parent {
+			above := p.parent
+			if p.SelfMinted {
+				above.own--
+			}
+			above.kept--
+			above.Gone += 1 + p.Gone
+			n.Parent = above.Credential
+			n.under(above, n.steps+p.steps)
+			t.touch(above)
+			t.remove(p)
+			short = true
+		}
+		if short {
+			clear(t.recent[:])
+			t.touch(n)
 		}
 	}
 }

@@ -123,3 +123,53 @@ func TestForkSeenLate(t *testing.T) {
 		}
 	}
 }
+
+// TestChainOfAYear renews a token with itself every ten minutes for a year: the
+// tree stays small, and root, fork, what is alive and the depth are still known,
+// also after the tree was stored and loaded on the way.
+func TestChainOfAYear(t *testing.T) {
+	tree := lineage.New(system, lineage.Options{})
+	act(tree, start, "node", "cert", "t0", "api")
+	const n = 365 * 24 * 6
+	stored := map[string]remit.Lineage{}
+	most := 0
+	var last remit.Activity
+	for i := range n {
+		at := start.Add(time.Duration(i+1) * 10 * time.Minute)
+		last = act(tree, at, "api", fmt.Sprintf("t%d", i), fmt.Sprintf("t%d", i+1), "api")
+		most = max(most, tree.Len())
+		if i%5000 != 4999 {
+			continue
+		}
+		var c remit.Checkpoint
+		tree.Changed(&c)
+		for _, l := range c.LineageEnded {
+			delete(stored, l.Credential)
+		}
+		for _, l := range c.Lineage {
+			stored[l.Credential] = l
+		}
+		if i%10000 == 9999 {
+			var all []remit.Lineage
+			for _, l := range stored {
+				all = append(all, l)
+			}
+			tree = lineage.New(system, lineage.Options{})
+			tree.Load(all)
+		}
+	}
+	if most > 400 {
+		t.Errorf("%d credentials were kept at once", most)
+	}
+	if last.Root != "cert" || last.Depth != n || !last.SelfMinted {
+		t.Errorf("%+v", last)
+	}
+	var c remit.Checkpoint
+	tree.Changed(&c)
+	for _, l := range c.Lineage {
+		stored[l.Credential] = l
+	}
+	if fork := stored["t0"]; !fork.Forked || fork.Parent != "cert" || fork.Gone < n-400 {
+		t.Errorf("the fork: %+v", fork)
+	}
+}
