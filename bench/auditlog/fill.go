@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,7 @@ type machine struct {
 	config *rest.Config
 	client *kubernetes.Clientset
 	token  atomic.Pointer[string] // its kubelet renews it
+	lease  sync.Mutex             // a process renews its lease once at a time
 	steps  atomic.Int64
 }
 
@@ -46,6 +48,7 @@ type machine struct {
 type kubelet struct {
 	*cluster.Node
 	client *kubernetes.Clientset
+	lease  sync.Mutex
 }
 
 const (

@@ -80,19 +80,7 @@ func (t *town) step(ctx context.Context, r *rand.Rand, m *machine) error {
 // does are the requests that pods make; each pod makes four kinds of them.
 var does = [...]func(context.Context, *machine) error{
 	func(ctx context.Context, m *machine) error { // keep a lease
-		leases := m.client.CoordinationV1().Leases(m.pod.Namespace)
-		lease, err := leases.Get(ctx, m.pod.ServiceAccount+"-lock", metav1.GetOptions{})
-		now := metav1.NowMicro()
-		if apierrors.IsNotFound(err) {
-			_, err = leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: m.pod.ServiceAccount + "-lock"}}, metav1.CreateOptions{})
-		} else if err == nil {
-			lease.Spec.HolderIdentity, lease.Spec.RenewTime = &m.pod.Name, &now
-			_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
-		}
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-			return nil // two steps of one pod at once
-		}
-		return err
+		return keep(ctx, m.client, &m.lease, m.pod.Namespace, m.pod.ServiceAccount+"-lock", m.pod.Name)
 	},
 	func(ctx context.Context, m *machine) error {
 		_, err := m.client.CoreV1().ConfigMaps(m.pod.Namespace).Get(ctx, "settings", metav1.GetOptions{})
@@ -137,6 +125,24 @@ var does = [...]func(context.Context, *machine) error{
 		_, err := m.client.CoreV1().ConfigMaps(m.pod.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "tier=steady"})
 		return err
 	},
+}
+
+// keep renews a lease, unless that is being done.
+func keep(ctx context.Context, client *kubernetes.Clientset, one *sync.Mutex, space, name, holder string) error {
+	if !one.TryLock() {
+		return nil
+	}
+	defer one.Unlock()
+	leases := client.CoordinationV1().Leases(space)
+	lease, err := leases.Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		_, err = leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	} else if err == nil {
+		now := metav1.NowMicro()
+		lease.Spec.HolderIdentity, lease.Spec.RenewTime = &holder, &now
+		_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
+	}
+	return err
 }
 
 func (m *machine) step(ctx context.Context, r *rand.Rand) error {
@@ -217,19 +223,7 @@ func (t *town) renew(ctx context.Context, m *machine) error {
 func (k *kubelet) step(ctx context.Context, r *rand.Rand, t *town) error {
 	switch r.IntN(10) {
 	case 0, 1, 2, 3:
-		leases := k.client.CoordinationV1().Leases("kube-node-lease")
-		lease, err := leases.Get(ctx, k.Name, metav1.GetOptions{})
-		now := metav1.NowMicro()
-		if apierrors.IsNotFound(err) {
-			_, err = leases.Create(ctx, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: k.Name}}, metav1.CreateOptions{})
-		} else if err == nil {
-			lease.Spec.HolderIdentity, lease.Spec.RenewTime = &k.Name, &now
-			_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
-		}
-		if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) {
-			return nil
-		}
-		return err
+		return keep(ctx, k.client, &k.lease, "kube-node-lease", k.Name, k.Name)
 	case 4:
 		_, err := k.client.CoreV1().Nodes().Get(ctx, k.Name, metav1.GetOptions{ResourceVersion: "0"})
 		return err

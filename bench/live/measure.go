@@ -140,7 +140,7 @@ func quantiles(all []time.Duration) string {
 	if len(all) == 0 {
 		return "-\t-\t-\t-\t"
 	}
-	slices.Sort(all)
+	all = slices.Sorted(slices.Values(all))
 	at := func(q float64) string {
 		return fmt.Sprintf("%.1f ms", float64(all[int(q*float64(len(all)-1))].Microseconds())/1000)
 	}
@@ -164,6 +164,15 @@ func (r *result) words() string {
 		waiting, mostWaiting := most(func(s sample) float64 { return s.uncounted })
 		words = fmt.Sprintf("queue p50 %.0f batches, %.1f MB; at most %.0f and %.1f MB; events not yet counted p50 %.0f, at most %.0f, at the end %.0f",
 			batches, size/1e6, mostBatches, mostSize/1e6, waiting, mostWaiting, r.queue[len(r.queue)-1].uncounted)
+	}
+	if len(r.queue) > 0 {
+		last := r.queue[len(r.queue)-1]
+		words += fmt.Sprintf("; %.0f checkpoints of %.0f ms; %.0f µs of processor time an event, %.0f MB of memory",
+			last.checkpoints, 1000*last.checkpointS/max(1, last.checkpoints), 1e6*last.cpu/max(1, last.counted), last.memory/1e6)
+	}
+	if half := len(r.visible) / 2; half > 0 {
+		first, second := slices.Sorted(slices.Values(r.visible[:half])), slices.Sorted(slices.Values(r.visible[half:]))
+		words += fmt.Sprintf("; visible p50 in the first half %s, in the second %s", first[half/2].Round(time.Millisecond), second[half/2].Round(time.Millisecond))
 	}
 	words += fmt.Sprintf("; %d requests sent again", r.refused)
 	if r.behind > 0 {

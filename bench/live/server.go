@@ -156,7 +156,12 @@ func (s *server) victim(ctx context.Context, store *sqlstore.Store, i int) (remi
 // sample is what the server told of its queue.
 type sample struct {
 	batches, bytes float64
-	uncounted      float64 // events that were received and are not yet counted
+	uncounted      float64 // events that were received and are in no checkpoint yet
+
+	// Of the process until then.
+	counted                  float64
+	cpu, memory              float64 // seconds, bytes
+	checkpoints, checkpointS float64 // and how many seconds they took
 }
 
 // sample asks for the metrics once a second.
@@ -202,7 +207,16 @@ func (s *server) ask(ctx context.Context) (one sample, err error) {
 		case "remit_received_events_total":
 			one.uncounted += n
 		case "remit_counted_events_total":
+			one.counted = n
 			one.uncounted -= n
+		case "process_cpu_seconds_total":
+			one.cpu = n
+		case "process_resident_memory_bytes":
+			one.memory = n
+		case "remit_checkpoint_seconds_count":
+			one.checkpoints = n
+		case "remit_checkpoint_seconds_sum":
+			one.checkpointS = n
 		}
 	}
 	return one, lines.Err()
