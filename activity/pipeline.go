@@ -63,8 +63,11 @@ type Detector interface {
 	// rolled out, so that what it does now for the first time is no wonder.
 	Deployed(identity remit.ID, at time.Time)
 
-	// Urgent says whether a finding waits that somebody should see at once.
+	// Urgent says whether a finding waits that somebody should see at once, and
+	// Announce appends those findings, as they are now, to a checkpoint. They
+	// come again, in full, with the next Changed.
 	Urgent() bool
+	Announce(c *remit.Checkpoint)
 }
 
 // Options are the parts of a pipeline.
@@ -338,6 +341,20 @@ func (p *Pipeline) Checkpoint(ctx context.Context, positions ...remit.Position) 
 	return nil
 }
 
+// Announce writes the findings that somebody should see at once, ahead of the
+// checkpoint that they belong to. After a crash between the two, the events of
+// that stretch are read again and give the same findings.
+func (p *Pipeline) Announce(ctx context.Context) error {
+	c := remit.Checkpoint{Now: p.options.Now()}
+	if p.options.Detector != nil {
+		p.options.Detector.Announce(&c)
+	}
+	if len(c.Findings) == 0 {
+		return nil
+	}
+	return p.options.Store.Checkpoint(ctx, c)
+}
+
 // Recover makes the archive's directory agree with the store's manifest: call it
 // before the first event. Files that a crash left behind are set aside, for
 // their events come again; lost are files that the manifest lists and that are
@@ -459,5 +476,5 @@ func (p *Pipeline) Full() bool {
 // Dirty says whether events were fed since the last checkpoint.
 func (p *Pipeline) Dirty() bool { return p.dirty }
 
-// Urgent says whether a checkpoint should be written at once.
+// Urgent says whether there is something to announce.
 func (p *Pipeline) Urgent() bool { return p.options.Detector != nil && p.options.Detector.Urgent() }

@@ -655,3 +655,48 @@ func TestNobodysEvents(t *testing.T) {
 		t.Errorf("an import goes on: %v", err)
 	}
 }
+
+// TestAnnounced holds that an urgent finding is in the store before the checkpoint
+// that it belongs to, and that a crash between the two leaves nothing of it but
+// what reading the events again gives.
+func TestAnnounced(t *testing.T) {
+	p := newPlace(t)
+	theft := func(from, to int) {
+		for n := from; n < to; n++ {
+			p.feed(mint(fmt.Sprint("theft-", n), start.Add(time.Duration(n)*time.Minute), "a", fmt.Sprint(n), "a", fmt.Sprint(n+1)))
+		}
+	}
+	findings := func() string {
+		all, _, err := p.store.Findings(t.Context(), remit.FindingFilter{}, remit.PageRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	theft(0, 3)
+	if !p.Urgent() {
+		t.Fatal("nothing is urgent")
+	}
+	if err := p.Announce(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	announced := findings()
+	if !strings.Contains(announced, "theft-0") || p.Urgent() {
+		t.Fatalf("announced: %s", announced)
+	}
+	p.restart() // nothing else was written
+	theft(0, 3)
+	p.checkpoint()
+	if again := findings(); again != announced {
+		t.Errorf("%s\nafter a crash:\n%s", announced, again)
+	}
+	theft(3, 5)
+	p.checkpoint()
+	if more := findings(); strings.Count(more, `"policy"`) != 1 || !strings.Contains(more, "theft-4") {
+		t.Errorf("%s", more)
+	}
+}

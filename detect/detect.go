@@ -210,8 +210,19 @@ func (d *Detector) Deployed(identity remit.ID, at time.Time) {
 }
 
 // Urgent says whether a finding of at least medium severity is new or worse
-// since the last checkpoint.
+// since the last checkpoint or announcement.
 func (d *Detector) Urgent() bool { return d.urgent }
+
+// Announce appends the findings that are urgent; see the pipeline's Detector.
+func (d *Detector) Announce(c *remit.Checkpoint) {
+	for _, i := range d.changed {
+		if i.urgent && i.Open {
+			c.Findings = append(c.Findings, i.finding())
+		}
+		i.urgent = false
+	}
+	d.urgent = false
+}
 
 // Changed appends findings and states; see the pipeline's Detector.
 func (d *Detector) Changed(c *remit.Checkpoint) error {
@@ -242,7 +253,7 @@ func (d *Detector) Changed(c *remit.Checkpoint) error {
 	}
 	c.Findings, d.ended = append(c.Findings, d.ended...), nil
 	for _, i := range d.changed {
-		i.dirty = false
+		i.dirty, i.urgent = false, false
 		if err := i.write(c); err != nil {
 			return err
 		}

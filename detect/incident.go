@@ -37,7 +37,8 @@ type incident struct {
 	Events      []string `json:"events,omitempty"`
 	Count       int64    `json:"count"`
 
-	dirty bool
+	dirty  bool
+	urgent bool // to be announced
 }
 
 // sign is one rule's part in an incident.
@@ -119,7 +120,7 @@ func (d *Detector) combine(ctx context.Context, a *remit.Activity, signals []rem
 	i.Open = i.Open || i.opens()
 	opened = opened && i.Open
 	if now := i.severity(); i.Open && (opened || now.Rank() > before.Rank()) && now.Rank() >= remit.Medium.Rank() {
-		d.urgent = true
+		i.urgent, d.urgent = true, true
 	}
 	if !i.dirty {
 		i.dirty = true

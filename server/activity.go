@@ -16,7 +16,7 @@ import (
 )
 
 // Activity reads what waits in the queue through the pipeline and writes
-// checkpoints: soon when a finding waits, now and then otherwise. What it has not
+// checkpoints now and then, and urgent findings at once. What it has not
 // written when it dies is still in the queue.
 type Activity struct {
 	Queue ActivityQueue
@@ -61,9 +61,9 @@ type ActivityQueue interface {
 func (a *Activity) source() string { return "queue " + a.Queue.ID() }
 
 const (
-	// urgentGap is the least time between two checkpoints: however many
-	// findings come, most of the time is left for reading.
-	urgentGap = 200 * time.Millisecond
+	// urgentGap is the least time between two announcements of findings: however
+	// many come, most of the time is left for reading.
+	urgentGap = 50 * time.Millisecond
 
 	// idleEvery is how often to look whether a checkpoint is due while nothing
 	// comes.
@@ -117,7 +117,11 @@ type reading struct {
 	last     time.Time
 	dropped  time.Time
 	took     time.Duration // for the last checkpoint
-	torn     bool          // within a batch or a checkpoint, or after a failure in one
+
+	announced  time.Time
+	announcing time.Duration // the last announcement took
+
+	torn bool // within a batch or a checkpoint, or after a failure in one
 }
 
 func (a *Activity) once(ctx context.Context) (err error) {
@@ -212,11 +216,18 @@ func (r *reading) takeChanges(ctx context.Context) error {
 
 func (r *reading) maybeCheckpoint(ctx context.Context) error {
 	// Writing must leave most of the time for reading, however slow the disk is.
-	since := time.Since(r.last)
-	if r.read == r.written || since < max(urgentGap, r.took) || !r.pipeline.Urgent() && since < max(cmp.Or(r.Every, 5*time.Second), 4*r.took) {
-		return nil
+	if r.read > r.written && time.Since(r.last) >= max(cmp.Or(r.Every, 5*time.Second), 4*r.took) {
+		return r.checkpoint(ctx)
 	}
-	return r.checkpoint(ctx)
+	if r.pipeline.Urgent() && time.Since(r.announced) >= max(urgentGap, 2*r.announcing) {
+		// A finding must not wait for all else that has changed to be written.
+		began := time.Now()
+		if err := r.pipeline.Announce(ctx); err != nil {
+			return err
+		}
+		r.announced, r.announcing = time.Now(), time.Since(began)
+	}
+	return nil
 }
 
 func (r *reading) checkpoint(ctx context.Context) error {

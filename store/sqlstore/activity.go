@@ -254,6 +254,9 @@ func putDetections(ctx context.Context, t *tx, c *remit.Checkpoint) error {
 			return err
 		}
 	}
+	// What is unchanged stays: its Last is the time of an event, and once became
+	// that of the writing.
+	w.same = nil
 	return w.flush(ctx, micros(c.Now))
 }
 
