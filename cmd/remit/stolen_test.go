@@ -3,8 +3,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -240,8 +242,14 @@ func TestStolenToken(t *testing.T) {
 		return out
 	}
 	command("scan", "--kubeconfig", s.Kubeconfig, "--system", "prod", "--output", filepath.Join(dir, "scan.json"), "--format", "json")
-	t.Log(command("import", "activity", "--system", "prod", s.AuditLog))
-	again := command("import", "activity", "--system", "prod", s.AuditLog)
+	log := filepath.Join(dir, "audit.log") // the cluster's own goes on
+	if text, err := os.ReadFile(s.AuditLog); err != nil {
+		t.Fatal(err)
+	} else if err := os.WriteFile(log, text[:bytes.LastIndexByte(text, '\n')+1], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(command("import", "activity", "--system", "prod", log))
+	again := command("import", "activity", "--system", "prod", log)
 	if !strings.HasPrefix(again, "0 events") {
 		t.Errorf("read again, the log adds: %s", again)
 	}
