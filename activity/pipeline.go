@@ -244,7 +244,9 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 	if err != nil {
 		return err
 	}
-	learns := text != 0 && p.repeats.learns(text)
+	// Whoever found the text to be of its source need not be who decodes it.
+	repeater, _ := decoder.(connector.Repeater)
+	learns := text != 0 && repeater != nil && repeater == p.repeats.of && p.repeats.learns(text)
 	var decoded remit.Activity
 	if learns {
 		decoded = e.Activity
@@ -277,7 +279,7 @@ func (p *Pipeline) one(ctx context.Context, in Input, decoder connector.Decoder,
 		p.arena.Reset()
 	}
 	if learns && !changed {
-		p.learn(text, decoder.(connector.Repeater), s, &decoded, raw)
+		p.learn(text, repeater, s, &decoded, raw)
 	}
 	return p.archive(e, s, raw)
 }

@@ -19,8 +19,9 @@ import (
 type repeats struct {
 	known [1 << repeatBits]*repeat
 	once  [1 << repeatBits]uint64 // seen one time: most texts never come again
-	spans []connector.Span
-	n     int64 // events counted so
+	of    connector.Repeater      // who looked at the last text
+	spans []connector.Span        // of it
+	n     int64                   // events counted so
 }
 
 // repeatBits bounds how many are known, each of about 1 KB.
@@ -42,6 +43,7 @@ type repeat struct {
 // is none that could be known.
 func (r *repeats) hash(d connector.Repeater, system remit.ID, document []byte) uint64 {
 	var ok bool
+	r.of = d
 	if r.spans, ok = d.Own(document, r.spans[:0]); !ok {
 		return 0
 	}

@@ -85,3 +85,22 @@ func TestRepeats(t *testing.T) {
 	}
 	t.Errorf("%d lines of contents, decoded %d", len(as), len(bs))
 }
+
+// TestRepeatOfAnotherSource: an event that begins as one source's and is taken by
+// the decoder of another, which cannot tell repeats, once ended the process when
+// it came a second time; and again at every start, for it was still in the queue.
+func TestRepeatOfAnotherSource(t *testing.T) {
+	p := newPlace(t)
+	line := func(n int) string {
+		return fmt.Sprintf(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a-%d","items":[{}],`+
+			`"eventVersion":"1.11","eventSource":"s3.amazonaws.com","eventName":"GetObject","eventTime":"2026-11-20T08:00:00Z",`+
+			`"userIdentity":{"type":"Root","accountId":"1"},"requestReceivedTimestamp":"2026-11-20T08:00:0%[1]dZ","stageTimestamp":"2026-11-20T08:00:0%[1]dZ"}`, n)
+	}
+	for n := range 4 {
+		p.feed(audit(fmt.Sprint("own-", n), start, "a", "t", "get", ""), line(n)) // the stream is a cluster's
+	}
+	p.checkpoint()
+	if c := p.Counts(); c.Events+c.Dead != 8 || p.Repeats() > 0 {
+		t.Errorf("%+v, %d known", c, p.Repeats())
+	}
+}
