@@ -17,21 +17,27 @@ import (
 // is drawn anew in every process: two texts that differ share one in 2⁶⁴ times,
 // and nobody can make one that hides behind another.
 type repeats struct {
-	known [1 << repeatBits]*repeat
-	once  [1 << repeatBits]uint64 // seen one time: most texts never come again
-	of    connector.Repeater      // who looked at the last text
-	spans []connector.Span        // of it
-	n     int64                   // events counted so
+	known [1 << (repeatBits - 2)]shelf // by the first bits of the hash
+	once  [1 << repeatBits]uint64      // seen one time: most texts never come again
+	of    connector.Repeater           // who looked at the last text
+	spans []connector.Span             // of it
+	n     int64                        // events counted so
 }
 
 // repeatBits bounds how many are known, each of about 1 KB.
 const repeatBits = 16
 
+// shelf holds those whose hashes begin alike, those that came lately before the
+// others. It is a line of the processor's cache long.
+type shelf [4]struct {
+	text uint64
+	of   *repeat
+}
+
 var repeatSeed = maphash.MakeSeed()
 
 // repeat is an event that came more than once.
 type repeat struct {
-	text     uint64
 	decoder  connector.Repeater
 	system   *system
 	activity remit.Activity // as it was decoded
@@ -60,10 +66,24 @@ func (r *repeats) hash(d connector.Repeater, system remit.ID, document []byte) u
 
 // find returns what is known of a text.
 func (r *repeats) find(text uint64) *repeat {
-	if k := r.known[text>>(64-repeatBits)]; k != nil && k.text == text {
-		return k
+	shelf := &r.known[text>>(64-repeatBits+2)]
+	for i := range shelf {
+		if shelf[i].text == text {
+			k := shelf[i].of
+			if i > 0 {
+				shelf[i], shelf[i-1] = shelf[i-1], shelf[i]
+			}
+			return k
+		}
 	}
 	return nil
+}
+
+// put makes a text known in the place of the one on its shelf that came least.
+func (r *repeats) put(text uint64, k *repeat) {
+	shelf := &r.known[text>>(64-repeatBits+2)]
+	copy(shelf[1:], shelf[:])
+	shelf[0].text, shelf[0].of = text, k
 }
 
 // learns says whether a text came before, so that it is worth to be known.
@@ -152,5 +172,5 @@ func (p *Pipeline) learn(text uint64, d connector.Repeater, s *system, decoded *
 	if p.options.Detector != nil {
 		calm = p.options.Detector.Calm(d.OwnFields())
 	}
-	p.repeats.known[text>>(64-repeatBits)] = &repeat{text: text, decoder: d, system: s, activity: *decoded, calm: calm}
+	p.repeats.put(text, &repeat{decoder: d, system: s, activity: *decoded, calm: calm})
 }

@@ -27,9 +27,9 @@ import (
 
 const (
 	batchRows  = 256       // rows that are handed to Parquet together
-	batchBytes = 512 << 10 // or so many bytes of raw events
+	batchBytes = 120 << 10 // or so many bytes of raw events
 	rowBytes   = 1 << 10   // what a row takes in memory, about
-	pageBytes  = 64 << 10  // what a reader decodes at least
+	pageBytes  = 128 << 10 // what a reader decodes at least
 	dictionary = 1 << 20   // a column with more distinct values is written plain
 	hourMicros = int64(time.Hour / time.Microsecond)
 	partSuffix = ".part"
@@ -130,6 +130,7 @@ func newWriter(out io.Writer, rowGroup int, blooms bool) *parquet.GenericWriter[
 		parquet.DictionaryMaxBytes(dictionary),
 		parquet.CreatedBy("remit", "1", ""),
 		parquet.ColumnIndexSizeLimit(func([]string) int { return 64 }),
+		parquet.SkipPageBounds("raw"), // nobody looks for a raw event by its order
 	}
 	if blooms {
 		filters := make([]parquet.BloomFilterColumn, len(bloomed))

@@ -19,7 +19,7 @@ import (
 // are sorted in memory, and so many sorted runs are merged, at some 5 MB each.
 // Large raw events make more runs of fewer rows.
 const (
-	runRows  = 25_000
+	runRows  = 50_000
 	runBytes = 32 << 20
 	maxRuns  = 16
 	scratch  = ".compact" // runs on their way; a crash leaves nothing there that is needed
@@ -32,7 +32,7 @@ const (
 //
 // mark names the new file as in [Archive.Begin] and must not be used twice.
 // What comes back is the new file and the ones that it stands for; of more than
-// 400,000 events the rest is left for another compaction, and when there is
+// 800,000 events the rest is left for another compaction, and when there is
 // nothing to gain both are empty. It takes up to about 350 MB. The caller commits the exchange to its
 // manifest, then removes the replaced ones by [Archive.Remove]. Until then,
 // and after a crash at any instant, they are untouched.
@@ -48,14 +48,7 @@ func (a *Archive) Compact(ctx context.Context, mark string, files []File) (made,
 	// The small ones first: what came late is merged before what is large already.
 	files = slices.Clone(files)
 	slices.SortStableFunc(files, func(x, y File) int { return cmp.Compare(x.Rows, y.Rows) })
-	var rows int64
-	for _, f := range files {
-		if rows += f.Rows; len(replaced) > 0 && rows > maxRuns*runRows {
-			break
-		}
-		replaced = append(replaced, f)
-	}
-	if len(replaced) == 1 && replaced[0].Compacted {
+	if replaced = together(files); replaced == nil {
 		return nil, nil, nil
 	}
 	s := &sorter{archive: a, mark: fileName(mark)}
@@ -77,6 +70,23 @@ func (a *Archive) Compact(ctx context.Context, mark string, files []File) (made,
 		return nil, nil, err
 	}
 	return made, replaced, nil
+}
+
+// together is the first of the files that are worth to be merged into one: as
+// many as fit, but not one alone that is sorted already, however small it is. It
+// once stood in the way of all the larger ones.
+func together(files []File) []File {
+	for start := range files {
+		end, rows := start+1, files[start].Rows
+		for end < len(files) && rows+files[end].Rows <= maxRuns*runRows {
+			rows += files[end].Rows
+			end++
+		}
+		if end > start+1 || !files[start].Compacted {
+			return files[start:end]
+		}
+	}
+	return nil
 }
 
 // DropRaw writes a file again without the raw events, in the same order. What

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/parquet-go/parquet-go"
@@ -69,27 +70,45 @@ func (a *Archive) Query(ctx context.Context, files []File, q Query, each func(e 
 	if q.Limit < 0 || q.Limit > MaxLimit {
 		return remit.Errorf(remit.Invalid, "query archive", "the limit is %d: use 0 for all events, or at most %d", q.Limit, MaxLimit)
 	}
-	left := q.Limit
-	for _, hour := range hours(files, q) {
+	left, at := q.Limit, hours(files, q)
+	for some := 1; len(at) > 0; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		found, err := a.matchAll(ctx, hour, q)
+		// A small answer is most often spread over many hours: as long as
+		// little is found, more of them are looked at together.
+		n := min(some, len(at))
+		found, err := a.matchAll(ctx, at[:n], q)
 		if err != nil {
 			return err
 		}
-		given, err := a.give(ctx, found, q, left, each)
-		if err != nil {
-			return err
+		total := 0
+		for _, m := range slices.Concat(found...) {
+			total += m.count
 		}
-		if q.Limit > 0 {
-			if left -= given; left == 0 {
-				return nil
+		if some = min(2*some, maxHours); total > MaxLimit {
+			some = 1
+		} else {
+			found = [][]match{slices.Concat(found...)}
+		}
+		for _, matches := range found {
+			given, err := a.give(ctx, matches, q, left, each)
+			if err != nil {
+				return err
+			}
+			if q.Limit > 0 {
+				if left -= given; left == 0 {
+					return nil
+				}
 			}
 		}
+		at = at[n:]
 	}
 	return nil
 }
+
+// maxHours is how many hours are looked at together at most.
+const maxHours = 32
 
 // hours are the files that may hold an answer, by hour, in the query's order.
 func hours(files []File, q Query) [][]File {
@@ -130,8 +149,10 @@ type match struct {
 	times []int64 // of the rows, in their order, where they are needed
 }
 
-// matchAll finds the matching rows of files, in the order of the files.
-func (a *Archive) matchAll(ctx context.Context, files []File, q Query) ([]match, error) {
+// matchAll finds the matching rows of the files of some hours: of each hour, in
+// the order of its files.
+func (a *Archive) matchAll(ctx context.Context, hours [][]File, q Query) ([][]match, error) {
+	files := slices.Concat(hours...)
 	found := make([][]match, len(files))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -160,7 +181,12 @@ func (a *Archive) matchAll(ctx context.Context, files []File, q Query) ([]match,
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return slices.Concat(found...), nil
+	matches := make([][]match, len(hours))
+	for i, hour := range hours {
+		matches[i] = slices.Concat(found[:len(hour)]...)
+		found = found[len(hour):]
+	}
+	return matches, nil
 }
 
 // condition is what a query asks of one row: one of the columns has the value.
@@ -403,13 +429,15 @@ func (a *Archive) give(ctx context.Context, found []match, q Query, left int, ea
 	return len(rows), nil
 }
 
+// slot is a position, and the place of its row in the answer.
+type slot struct {
+	position
+	place int
+}
+
 // fetch reads the rows at the positions, in the positions' order, each file
-// and page once.
+// and page once, several files at a time.
 func (a *Archive) fetch(ctx context.Context, found []match, positions []position, raw bool) ([]row, error) {
-	type slot struct {
-		position
-		place int
-	}
 	slots := make([]slot, len(positions))
 	for i, p := range positions {
 		slots[i] = slot{p, i}
@@ -418,58 +446,70 @@ func (a *Archive) fetch(ctx context.Context, found []match, positions []position
 		return cmp.Or(cmp.Compare(x.match, y.match), cmp.Compare(x.row, y.row))
 	})
 	rows := make([]row, len(positions))
-	var size int
-	batch := make([]row, batchRows)
-	numbers := make([]int32, 0, batchRows)
-	var r *reader
-	defer func() {
-		if r != nil {
-			_ = r.Close()
+	var size atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for len(slots) > 0 {
+		file, n := found[slots[0].match].file, 1
+		for n < len(slots) && found[slots[n].match].file.Path == file.Path {
+			n++
 		}
-	}()
-	for start := 0; start < len(slots); {
+		of := slots[:n]
+		slots = slots[n:]
+		g.Go(func() error { return a.fetchFile(ctx, file, found, of, raw, rows, &size) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// fetchFile reads the rows of one file.
+func (a *Archive) fetchFile(ctx context.Context, file File, found []match, slots []slot, raw bool, rows []row, size *atomic.Int64) error {
+	r, err := a.open(file)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	batch := make([]row, min(batchRows, len(slots)))
+	numbers := make([]int32, 0, len(batch))
+	for len(slots) > 0 {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
-		m := found[slots[start].match]
-		if r == nil || r.Path != m.file.Path {
-			if r != nil {
-				_ = r.Close()
-			}
-			var err error
-			if r, err = a.open(m.file); err != nil {
-				return nil, err
-			}
+		group, n := found[slots[0].match].group, 1
+		for n < len(slots) && found[slots[n].match].group == group {
+			n++
 		}
-		g, err := r.group(m.group, raw)
+		g, err := r.group(group, raw)
 		if err != nil {
-			return nil, damaged(m.file, err)
+			return damaged(file, err)
 		}
-		for start < len(slots) && found[slots[start].match].file.Path == m.file.Path && found[slots[start].match].group == m.group {
+		for of := range slices.Chunk(slots[:n], len(batch)) {
 			numbers = numbers[:0]
-			for i := start; i < len(slots) && slots[i].match == slots[start].match && len(numbers) < batchRows; i++ {
-				numbers = append(numbers, slots[i].row)
+			for _, s := range of {
+				numbers = append(numbers, s.row)
 			}
 			if err := g.read(numbers, batch); err != nil {
 				g.close()
-				return nil, damaged(m.file, err)
+				return damaged(file, err)
 			}
-			for i := range numbers {
-				rows[slots[start+i].place] = batch[i]
+			for i, s := range of {
+				rows[s.place] = batch[i]
 				batch[i].Chain, batch[i].MintedAudiences = nil, nil
 				if batch[i].Raw != nil {
-					size += len(*batch[i].Raw)
+					size.Add(int64(len(*batch[i].Raw)))
 				}
 			}
-			start += len(numbers)
-			if size > maxSorted {
+			if size.Load() > maxSorted {
 				g.close()
-				return nil, remit.Errorf(remit.Unsupported, "query archive", "the raw events of the answer are over %d MiB: ask for fewer events, or without the raw ones", maxSorted>>20)
+				return remit.Errorf(remit.Unsupported, "query archive", "the raw events of the answer are over %d MiB: ask for fewer events, or without the raw ones", maxSorted>>20)
 			}
 		}
 		g.close()
+		slots = slots[n:]
 	}
-	return rows, nil
+	return nil
 }
 
 // stream gives rows as they lie in the files.

@@ -5,7 +5,7 @@
 // measurement is a process of its own with GOMAXPROCS=1.
 //
 //	go run ./bench/activity
-//	go run ./bench/activity -log /var/log/kubernetes/audit.log -growth=false
+//	go run ./bench/activity -log /var/log/kubernetes/audit.log -growth=false -rounds 10
 package main
 
 import (
@@ -28,6 +28,7 @@ func main() {
 	flag.IntVar(&b.identities, "identities", 100_000, "of how many identities")
 	flag.IntVar(&b.rules, "rules", 300, "how many rules; above the built-in ones they are varied")
 	flag.StringVar(&b.log, "log", "", "a `file` with the audit log to take instead of making one")
+	flag.IntVar(&b.rounds, "rounds", 1, "of the log that -log names: how often it goes on, with IDs and times of its own")
 	flag.StringVar(&b.make, "make", "", "only make a log, in this `file`")
 	flag.DurationVar(&b.every, "checkpoint-every", 20*time.Second, "time between checkpoints")
 	flag.BoolVar(&b.shares, "shares", true, "tell the share of each stage")
@@ -59,6 +60,7 @@ func main() {
 
 type bench struct {
 	events, identities, rules int
+	rounds                    int
 	log, make, keep           string
 	every                     time.Duration
 	shares, growth            bool
@@ -81,6 +83,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 			return err
 		}
 		defer os.Remove(log)
+	} else if b.rounds > 1 {
+		log = filepath.Join(b.dir, "log")
+		if err := goOn(b.log, log, b.rounds); err != nil {
+			return err
+		}
+		fmt.Printf("%s, %d times\n\n", b.log, b.rounds)
 	}
 	t := table("measured\tevents\tevents/s\tCPU an event\tcheckpoints\tof the time\tpeak memory\tdatabase\tarchive\tfindings\t")
 	plain := measurement{Log: log, Rules: b.rules, Baselines: true, Every: b.every, Profile: filepath.Join(b.dir, "plain")}
