@@ -461,7 +461,7 @@ func newMark(now time.Time) string {
 // The bounds of what waits in memory for the next checkpoint: combinations that
 // were counted, about 400 bytes each, and events, of which a hash each is kept.
 const (
-	maxCounted = 1 << 19
+	maxCounted = 1 << 17
 	maxUncut   = 8 << 20
 )
 

@@ -80,9 +80,11 @@ var does = []struct {
 	{"get", "", "v1", "serviceaccounts", "", "default", 200},
 }
 
-func (c *cluster) next() []byte {
+func (c *cluster) next() []byte { return c.of(int(c.zipf.Uint64())) }
+
+// of is the next event of one actor.
+func (c *cluster) of(i int) []byte {
 	c.now = c.now.Add(c.step)
-	i := int(c.zipf.Uint64())
 	a := &c.actors[i]
 	if c.now.Sub(a.renewed) > renewal {
 		a.token, a.renewed = c.r.Uint64(), c.now
@@ -279,18 +281,32 @@ func appendUID(b []byte, x, y uint64) []byte {
 	return appendHex(b, y, 12)
 }
 
-// writeLog writes a log of so many events to a file and returns its size.
-func writeLog(path string, events, identities int) (int64, error) {
+// perLesson is how many events of each identity the log begins with that teaches.
+const perLesson = 4
+
+// writeLogs writes a log of so many events to a file, and before it, to another,
+// one in which every identity comes up, for what it costs to meet it once is
+// another figure than what it costs from then on. It returns the bytes of an
+// event.
+func writeLogs(lesson, log string, events, identities int) (int64, error) {
+	c := newCluster(identities)
+	_, err := c.write(lesson, perLesson*identities, func(i int) []byte { return c.of(i % identities) })
+	if err != nil {
+		return 0, err
+	}
+	size, err := c.write(log, events, func(int) []byte { return c.next() })
+	return size / int64(events), err
+}
+
+func (c *cluster) write(path string, events int, event func(int) []byte) (size int64, err error) {
 	f, err := os.Create(path)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
 	w := bufio.NewWriterSize(f, 1<<20)
-	c := newCluster(identities)
-	var size int64
-	for range events {
-		n, err := w.Write(c.next())
+	for i := range events {
+		n, err := w.Write(event(i))
 		if err != nil {
 			return 0, err
 		}

@@ -29,8 +29,11 @@ func main() {
 	flag.IntVar(&b.rules, "rules", 300, "how many rules; above the built-in ones they are varied")
 	flag.StringVar(&b.log, "log", "", "a `file` with the audit log to take instead of making one")
 	flag.IntVar(&b.rounds, "rounds", 1, "of the log that -log names: how often it goes on, with IDs and times of its own")
-	flag.StringVar(&b.make, "make", "", "only make a log, in this `file`")
+	flag.IntVar(&b.most, "most", 1_000_000, "the most identities of which growth is measured")
+	flag.StringVar(&b.make, "make", "", "only make a log, in this `file`, and in one whose name ends in .before the log that teaches its identities")
 	flag.DurationVar(&b.every, "checkpoint-every", 20*time.Second, "time between checkpoints")
+	flag.StringVar(&b.peer, "peer", "", "audit2rbac's `program`, to be timed on the same log (see peer.go)")
+	flag.StringVar(&b.subject, "subject", "system:apiserver", "the `user` of whom it is asked")
 	flag.BoolVar(&b.shares, "shares", true, "tell the share of each stage")
 	flag.BoolVar(&b.growth, "growth", true, "measure growth with rules and identities")
 	flag.StringVar(&b.keep, "cpuprofile", "", "keep the CPU profiles in this `directory`")
@@ -60,8 +63,9 @@ func main() {
 
 type bench struct {
 	events, identities, rules int
-	rounds                    int
+	rounds, most              int
 	log, make, keep           string
+	peer, subject             string
 	every                     time.Duration
 	shares, growth            bool
 
@@ -70,32 +74,35 @@ type bench struct {
 
 func (b *bench) run(ctx context.Context) (err error) {
 	if b.make != "" {
-		_, err := writeLog(b.make, b.events, b.identities)
+		_, err := writeLogs(b.make+".before", b.make, b.events, b.identities)
 		return err
 	}
 	if b.dir, err = os.MkdirTemp("", "remit-bench-activity-*"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	log := b.log
-	if log == "" {
-		if log, err = b.made(b.events, b.identities); err != nil {
+	lesson, log := "", b.log
+	switch {
+	case log == "":
+		if lesson, log, err = b.made(b.events, b.identities); err != nil {
 			return err
 		}
-		defer os.Remove(log)
-	} else if b.rounds > 1 {
+	case b.rounds > 1:
 		log = filepath.Join(b.dir, "log")
 		if err := goOn(b.log, log, b.rounds); err != nil {
 			return err
 		}
 		fmt.Printf("%s, %d times\n\n", b.log, b.rounds)
 	}
-	t := table("measured\tevents\tevents/s\tCPU an event\tcheckpoints\tof the time\tpeak memory\tdatabase\tarchive\tfindings\t")
-	plain := measurement{Log: log, Rules: b.rules, Baselines: true, Every: b.every, Profile: filepath.Join(b.dir, "plain")}
+	t := table("measured")
+	plain := measurement{Lesson: lesson, Log: log, Rules: b.rules, Baselines: true, Every: b.every, Profile: filepath.Join(b.dir, "plain")}
+	if b.keep != "" {
+		plain.Heap = filepath.Join(b.keep, "heap")
+	}
 	if b.log == "" {
 		plain.Identities = b.identities
 	}
-	archived := plain
+	archived, events := plain, int64(0)
 	archived.Archive, archived.Profile = true, filepath.Join(b.dir, "archived")
 	for _, one := range []struct {
 		words string
@@ -106,8 +113,14 @@ func (b *bench) run(ctx context.Context) (err error) {
 			return err
 		}
 		t.row(one.words, r)
+		events = r.Events
 	}
 	t.Flush()
+	if b.peer != "" {
+		if err := peer(ctx, b.peer, log, b.subject, events); err != nil {
+			return err
+		}
+	}
 	if b.keep != "" {
 		for _, name := range []string{"plain", "archived"} {
 			data, err := os.ReadFile(filepath.Join(b.dir, name))
@@ -128,9 +141,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return nil
 	}
 	fmt.Println()
-	t = table("rules\tevents\tevents/s\tCPU an event\tcheckpoints\tof the time\tpeak memory\tdatabase\tarchive\tfindings\t")
+	t = table("rules")
 	for _, n := range []int{10, 100, 300, 1000, 3000} {
-		m := measurement{Log: log, Identities: b.identities, Rules: n, Baselines: true, Every: b.every}
+		m := measurement{Lesson: lesson, Log: log, Identities: b.identities, Rules: n, Baselines: true, Every: b.every}
 		r, err := m.elsewhere(ctx)
 		if err != nil {
 			return err
@@ -139,32 +152,35 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	t.Flush()
 	fmt.Println()
-	t = table("identities\tevents\tevents/s\tCPU an event\tcheckpoints\tof the time\tpeak memory\tdatabase\tarchive\tfindings\t")
-	for _, n := range []int{1_000, 10_000, 100_000, 1_000_000} {
-		log, err := b.made(b.events, n)
+	t = table("identities")
+	for n := 1_000; n <= b.most; n *= 10 {
+		lesson, log, err := b.made(b.events, n)
 		if err != nil {
 			return err
 		}
-		m := measurement{Log: log, Identities: n, Rules: b.rules, Baselines: true, Every: b.every}
+		m := measurement{Lesson: lesson, Log: log, Identities: n, Rules: b.rules, Baselines: true, Every: b.every}
 		r, err := m.elsewhere(ctx)
 		if err != nil {
 			return err
 		}
 		t.row(fmt.Sprint(n), r)
-		if err := os.Remove(log); err != nil {
-			return err
+		for _, file := range []string{lesson, log} {
+			if err := os.Remove(file); err != nil {
+				return err
+			}
 		}
 	}
 	return t.Flush()
 }
 
-func (b *bench) made(events, identities int) (string, error) {
-	path := filepath.Join(b.dir, fmt.Sprintf("audit-%d.log", identities))
-	size, err := writeLog(path, events, identities)
+func (b *bench) made(events, identities int) (lesson, log string, err error) {
+	log = filepath.Join(b.dir, fmt.Sprintf("audit-%d.log", identities))
+	lesson = log + ".before"
+	size, err := writeLogs(lesson, log, events, identities)
 	if err == nil {
-		fmt.Printf("a log of %d events of %d identities, %d bytes an event\n\n", events, identities, size/int64(events))
+		fmt.Printf("a log of %d events of %d identities, %d bytes an event, and one that teaches them\n\n", events, identities, size)
 	}
-	return path, err
+	return lesson, log, err
 }
 
 // elsewhere measures in a process of its own, on one core.
@@ -189,18 +205,27 @@ func (m measurement) elsewhere(ctx context.Context) (r result, err error) {
 
 type rows struct{ *tabwriter.Writer }
 
-func table(head string) rows {
+// columns begins a table.
+func columns(head string) rows {
 	t := rows{tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)}
 	fmt.Fprintln(t, head)
 	return t
 }
 
+// table begins a table of measurements.
+func table(of string) rows {
+	return columns(of + "\tmet first\tevents\tevents/s\tCPU an event\tcheckpoints\tof the time\tpeak memory\tdatabase\tarchive\tfindings\t")
+}
+
 func (t rows) row(words string, r result) {
-	archived := "-"
+	archived, lesson := "-", "-"
 	if r.Parquet > 0 {
-		archived = fmt.Sprintf("%d B an event", r.Parquet/r.Events)
+		archived = fmt.Sprintf("%d B an event", r.Parquet/(r.Events+r.Lesson.Events))
 	}
-	fmt.Fprintf(t, "%s\t%d\t%.0f\t%.2f µs\t%d\t%.0f %%\t%d MB\t%d MB\t%s\t%d\t\n", words, r.Events, float64(r.Events)/r.Wall.Seconds(),
+	if l := r.Lesson; l.Events > 0 {
+		lesson = fmt.Sprintf("%.0f/s, %.2f µs", float64(l.Events)/l.Wall.Seconds(), float64(l.CPU.Microseconds())/float64(l.Events))
+	}
+	fmt.Fprintf(t, "%s\t%s\t%d\t%.0f\t%.2f µs\t%d\t%.0f %%\t%d MB\t%d MB\t%s\t%d\t\n", words, lesson, r.Events, float64(r.Events)/r.Wall.Seconds(),
 		float64(r.CPU.Microseconds())/float64(r.Events), r.Checkpoints, 100*r.CheckpointsTook.Seconds()/r.Wall.Seconds(),
 		r.Peak>>20, r.Database>>20, archived, r.Findings)
 }

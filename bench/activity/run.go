@@ -22,6 +22,7 @@ import (
 
 // measurement is one import.
 type measurement struct {
+	Lesson     string // a log that comes before and does not count; "" for none
 	Log        string
 	Identities int // that the inventory has; 0 when it is not a log that was made
 	Rules      int
@@ -29,6 +30,7 @@ type measurement struct {
 	Baselines  bool
 	Every      time.Duration // between checkpoints
 	Profile    string        // where its CPU profile goes; "" for none
+	Heap       string        // and that of its memory
 }
 
 // result is what one import took. CPU is of the whole process, the garbage
@@ -42,6 +44,13 @@ type result struct {
 	Asked             int // rules that are asked about Kubernetes' events
 	Findings          int
 	Database, Parquet int64
+	Lesson            rate // of the log before
+}
+
+// rate is how fast a log was taken.
+type rate struct {
+	Events    int64
+	Wall, CPU time.Duration
 }
 
 // run imports the log into a data directory of its own, as `remit import
@@ -89,16 +98,27 @@ func (m measurement) run(ctx context.Context) (r result, err error) {
 		defer a.Close()
 		options.Archive = a
 	}
-	files, err := activity.FindLogs([]string{m.Log}, options.Decoders)
-	if err != nil {
-		return r, err
-	}
 	p := activity.New(options)
-	run := activity.Import{Pipeline: p, System: system.ID, Every: m.Every}
-	run.Checkpoint = func(ctx context.Context) error {
-		begin := time.Now()
-		defer func() { r.Checkpoints++; r.CheckpointsTook += time.Since(begin) }()
-		return p.Checkpoint(ctx)
+	read := func(log string) (took rate, err error) {
+		files, err := activity.FindLogs([]string{log}, options.Decoders)
+		if err != nil {
+			return took, err
+		}
+		run := activity.Import{Pipeline: p, System: system.ID, Every: m.Every}
+		r.Checkpoints, r.CheckpointsTook = 0, 0
+		run.Checkpoint = func(ctx context.Context) error {
+			begin := time.Now()
+			defer func() { r.Checkpoints++; r.CheckpointsTook += time.Since(begin) }()
+			return p.Checkpoint(ctx)
+		}
+		before, wall, cpu := p.Counts().Events, time.Now(), processorTime()
+		err = run.Run(ctx, files)
+		return rate{p.Counts().Events - before, time.Since(wall), processorTime() - cpu}, err
+	}
+	if m.Lesson != "" {
+		if r.Lesson, err = read(m.Lesson); err != nil {
+			return r, err
+		}
 	}
 	if m.Profile != "" {
 		f, err := os.Create(m.Profile)
@@ -111,14 +131,24 @@ func (m measurement) run(ctx context.Context) (r result, err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	wall, cpu := time.Now(), processorTime()
-	if err := run.Run(ctx, files); err != nil {
+	took, err := read(m.Log)
+	if err != nil {
 		return r, err
 	}
-	r.Wall, r.CPU = time.Since(wall), processorTime()-cpu
-	r.Events, r.Dead, r.Peak = p.Counts().Events, p.Counts().Dead, peak()
+	r.Events, r.Wall, r.CPU = took.Events, took.Wall, took.CPU
+	r.Dead, r.Peak = p.Counts().Dead, peak()
 	if r.Dead > 0 {
 		return r, fmt.Errorf("%d events of the log could not be read", r.Dead)
+	}
+	if m.Heap != "" {
+		f, err := os.Create(m.Heap)
+		if err != nil {
+			return r, err
+		}
+		defer f.Close()
+		if err := pprof.WriteHeapProfile(f); err != nil {
+			return r, err
+		}
 	}
 	counts, err := store.FindingCounts(ctx, system.ID)
 	for _, c := range counts {

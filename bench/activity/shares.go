@@ -92,7 +92,7 @@ func shares(ctx context.Context, plain, archived string) error {
 		return cmp.Or(cmp.Compare(one[b], one[a]), cmp.Compare(two[b], two[a]), cmp.Compare(a, b))
 	})
 	fmt.Println()
-	t := table("share of the time\twithout the archive\twith the archive\t")
+	t := columns("share of the time\twithout the archive\twith the archive\t")
 	for _, name := range sorted {
 		fmt.Fprintf(t, "%s\t%.1f %%\t%.1f %%\t\n", name, 100*one[name], 100*two[name])
 	}

@@ -100,39 +100,64 @@ func putPositions(ctx context.Context, t *tx, c *remit.Checkpoint) error {
 	return nil
 }
 
+// insertEach inserts the row of each item, a bounded number at a time: a
+// checkpoint may have hundreds of thousands.
+func insertEach[T any](ctx context.Context, t *tx, table string, columns []columnShape, items []T, row func(*T) ([]any, error), conflict string) error {
+	const most = 4096
+	rows := make([][]any, 0, min(len(items), most))
+	for chunk := range slices.Chunk(items, most) {
+		rows = rows[:0]
+		for i := range chunk {
+			r, err := row(&chunk[i])
+			if err != nil {
+				return err
+			}
+			rows = append(rows, r)
+		}
+		// Rows that lie together are written together.
+		slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[0].(string), b[0].(string)) })
+		if err := t.insert(ctx, t, table, columns, rows, conflict, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func putPresences(ctx context.Context, t *tx, c *remit.Checkpoint) error {
-	rows := make([][]any, len(c.Presences))
-	for i, p := range c.Presences {
+	return insertEach(ctx, t, "presences", presenceColumns, c.Presences, func(p *remit.Presence) ([]any, error) {
 		doc, err := json.Marshal(p)
 		if err != nil {
-			return remit.Errorf(remit.Internal, "", "presence of %s: %w", p.Identity, err)
+			return nil, remit.Errorf(remit.Internal, "", "presence of %s: %w", p.Identity, err)
 		}
-		rows[i] = []any{columnText(string(p.Identity)), columnText(string(p.System)), micros(p.Last), string(doc)}
-	}
-	return t.insert(ctx, t, "presences", presenceColumns, rows, overwrite(presenceColumns), nil)
+		return []any{columnText(string(p.Identity)), columnText(string(p.System)), micros(p.Last), string(doc)}, nil
+	}, overwrite(presenceColumns, "last", "doc"))
+}
+
+// usageDoc is what of a usage no column holds: there are more of them than of
+// anything else in a store.
+type usageDoc struct {
+	Binding  remit.Ref     `json:"binding,omitzero"`
+	Action   string        `json:"action"`
+	Resource remit.Ref     `json:"resource"`
+	Outcome  remit.Outcome `json:"outcome"`
 }
 
 func putUsage(ctx context.Context, t *tx, c *remit.Checkpoint) error {
-	rows := make([][]any, len(c.Usage))
-	for i, u := range c.Usage {
+	return insertEach(ctx, t, "usage_counts", usageColumns, c.Usage, func(u *remit.Usage) ([]any, error) {
 		// What an identity did lies together, so that a checkpoint, which comes
 		// in the order of identities, touches few pages. 80 bits tell apart
 		// what one identity did.
 		id := string(u.Identity) + "-" + hashOf(string(u.System), u.Root, u.Binding.Kind, u.Binding.Namespace, u.Binding.Name,
 			u.Action, u.Resource.Kind, u.Resource.Namespace, u.Resource.Name, string(u.Outcome))[:20]
-		first, last, n := micros(u.First), micros(u.Last), u.Count
-		u.First, u.Last, u.Count = time.Time{}, time.Time{}, 0 // the columns hold them
-		doc, err := json.Marshal(u)
+		doc, err := json.Marshal(usageDoc{u.Binding, u.Action, u.Resource, u.Outcome})
 		if err != nil {
-			return remit.Errorf(remit.Internal, "", "usage of %s: %w", u.Identity, err)
+			return nil, remit.Errorf(remit.Internal, "", "usage of %s: %w", u.Identity, err)
 		}
-		rows[i] = []any{
+		return []any{
 			columnText(id), columnText(string(u.System)), columnText(string(u.Identity)), columnText(u.Root),
-			columnText(bindingText(u.Binding)), first, last, n, string(doc),
-		}
-	}
-	slices.SortFunc(rows, func(a, b []any) int { return cmp.Compare(a[0].(string), b[0].(string)) })
-	return t.insert(ctx, t, "usage_counts", usageColumns, rows, addUsage, nil)
+			columnText(bindingText(u.Binding)), micros(u.First), micros(u.Last), u.Count, string(doc),
+		}, nil
+	}, addUsage)
 }
 
 func bindingText(r remit.Ref) string {
@@ -143,18 +168,17 @@ func bindingText(r remit.Ref) string {
 }
 
 func putLineage(ctx context.Context, t *tx, c *remit.Checkpoint) error {
-	rows := make([][]any, len(c.Lineage))
-	for i, l := range c.Lineage {
+	err := insertEach(ctx, t, "lineage", lineageColumns, c.Lineage, func(l *remit.Lineage) ([]any, error) {
 		doc, err := json.Marshal(l)
 		if err != nil {
-			return remit.Errorf(remit.Internal, "", "lineage of %s: %w", l.Credential, err)
+			return nil, remit.Errorf(remit.Internal, "", "lineage of %s: %w", l.Credential, err)
 		}
-		rows[i] = []any{
+		return []any{
 			hashOf(string(l.System), l.Credential), columnText(string(l.System)), columnText(l.Credential), columnText(string(l.Identity)),
 			columnText(l.Parent), columnText(l.Root), boolInt(l.Forked), boolInt(l.SelfMinted), micros(l.Last), string(doc),
-		}
-	}
-	if err := t.insert(ctx, t, "lineage", lineageColumns, rows, overwrite(lineageColumns), nil); err != nil {
+		}, nil
+	}, overwrite(lineageColumns))
+	if err != nil {
 		return err
 	}
 	for ended := c.LineageEnded; len(ended) > 0; {
@@ -326,7 +350,17 @@ func (s *Store) Presences(ctx context.Context, f remit.ActivityFilter, page remi
 
 // Usage lists usage in a stable order; see [remit.ActivityReader].
 func (s *Store) Usage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Usage, string, error) {
-	c := activityTerms(f, "identity", "root")
+	c := activityTerms(f, "", "root")
+	if len(f.Identities) > 0 {
+		// What one did lies between two IDs.
+		var either []string
+		var args []any
+		for _, id := range f.Identities {
+			either = append(either, "id > ? AND id < ?")
+			args = append(args, columnText(string(id))+"-", columnText(string(id))+".") // the character behind "-"
+		}
+		c.term("("+strings.Join(either, " OR ")+")", args...)
+	}
 	if len(f.Bindings) > 0 {
 		texts := make([]string, len(f.Bindings))
 		for i, b := range f.Bindings {
@@ -334,14 +368,15 @@ func (s *Store) Usage(ctx context.Context, f remit.ActivityFilter, page remit.Pa
 		}
 		c.list("binding", columnTexts(texts))
 	}
-	return activityList(ctx, s, "usage_counts", "doc, first, last, n", c, f, page, func(rows *sql.Rows, id *string) (u remit.Usage, err error) {
+	return activityList(ctx, s, "usage_counts", "doc, system, identity, root, first, last, n", c, f, page, func(rows *sql.Rows, id *string) (u remit.Usage, err error) {
 		var doc []byte
-		var first, last, n int64
-		if err = rows.Scan(id, &doc, &first, &last, &n); err != nil {
+		var first, last int64
+		if err = rows.Scan(id, &doc, &u.System, &u.Identity, &u.Root, &first, &last, &u.Count); err != nil {
 			return u, err
 		}
-		u, err = decode[remit.Usage](doc)
-		u.First, u.Last, u.Count = timeOf(first), timeOf(last), n
+		d, err := decode[usageDoc](doc)
+		u.Root, u.First, u.Last = originalText(u.Root), timeOf(first), timeOf(last)
+		u.Binding, u.Action, u.Resource, u.Outcome = d.Binding, d.Action, d.Resource, d.Outcome
 		return u, err
 	})
 }
@@ -398,7 +433,7 @@ func activityTerms(f remit.ActivityFilter, identity, root string) *conditions {
 	if !f.Since.IsZero() {
 		c.term("last >= ?", micros(f.Since))
 	}
-	if len(f.Identities) > 0 {
+	if len(f.Identities) > 0 && identity != "" {
 		c.list(identity, columnTexts(f.Identities))
 	}
 	if len(f.Roots) > 0 && root != "" {

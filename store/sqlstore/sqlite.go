@@ -234,15 +234,21 @@ func columnNames(columns []columnShape, prefix string) string {
 }
 
 // overwrite is the conflict clause that overwrites the row of the same key, the
-// first column.
-func overwrite(columns []columnShape) string {
+// first column: the named columns, or all of them. To name those that can change
+// spares the indexes of the others.
+func overwrite(columns []columnShape, names ...string) string {
+	if len(names) == 0 {
+		for _, c := range columns[1:] {
+			names = append(names, c.name)
+		}
+	}
 	var b strings.Builder
 	b.WriteString(" ON CONFLICT (" + columns[0].name + ") DO UPDATE SET ")
-	for i, c := range columns[1:] {
+	for i, name := range names {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(c.name + " = excluded." + c.name)
+		b.WriteString(name + " = excluded." + name)
 	}
 	return b.String()
 }
