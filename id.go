@@ -25,6 +25,7 @@ const (
 	relationPrefix   = "rel"
 	resourcePrefix   = "res"
 	findingPrefix    = "fnd"
+	responsePrefix   = "rsp"
 )
 
 // base32 without padding, lower case: 128 bits in 26 characters.
@@ -71,6 +72,7 @@ const (
 	KindRelation   RecordKind = "relation"
 	KindResource   RecordKind = "resource"
 	KindFinding    RecordKind = "finding"
+	KindResponse   RecordKind = "response"
 )
 
 var kindOfPrefix = map[string]RecordKind{
@@ -82,6 +84,7 @@ var kindOfPrefix = map[string]RecordKind{
 	relationPrefix:   KindRelation,
 	resourcePrefix:   KindResource,
 	findingPrefix:    KindFinding,
+	responsePrefix:   KindResponse,
 }
 
 // SystemID derives the ID of a system from its connector ("kubernetes") and

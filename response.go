@@ -1,9 +1,16 @@
 package remit
 
-import "time"
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"time"
+)
 
 // Response is a stored plan to change a system. It is state, not a running
-// function: a worker may die at any step and another goes on from the plan.
+// function: a worker may die at any instant and another goes on from the plan.
+// It is previewed before it is approved, and what each step found before it
+// changed anything is kept in it, so that the step can be undone.
 type Response struct {
 	ID      ID            `json:"id"`
 	System  ID            `json:"system"`
@@ -12,11 +19,37 @@ type Response struct {
 	Steps   []Step        `json:"steps"`
 	State   ResponseState `json:"state"`
 
-	Cause      string    `json:"cause"`                 // the finding, decision or trigger
+	// Version counts the writes: whoever writes a plan says which version he
+	// read, so that two workers never carry out the same one.
+	Version int64 `json:"version"`
+
+	Cause      string    `json:"cause,omitempty"`       // the finding, decision or trigger; "" when a person asked
+	Why        []string  `json:"why,omitempty"`         // why these steps were chosen, and what to know before they run
 	AskedBy    string    `json:"asked_by"`              // who or what asked
 	ApprovedBy []string  `json:"approved_by,omitempty"` // never AskedBy
 	Made       time.Time `json:"made"`
 	Changed    time.Time `json:"changed"`
+	Expires    time.Time `json:"expires"` // a proposal that nobody approved until then is void
+
+	// Used is what the subject did within the last 30 days, the most first: what
+	// may break.
+	Used []Usage `json:"used,omitempty"`
+
+	History []ResponseEvent `json:"history,omitempty"` // the oldest first
+}
+
+// ResponseEvent is something that happened to a response.
+type ResponseEvent struct {
+	Time  time.Time     `json:"time"`
+	Actor string        `json:"actor"` // who did it: a person, a policy, "remit"
+	State ResponseState `json:"state"` // the response's, from then on
+	Note  string        `json:"note,omitempty"`
+}
+
+// ResponseID derives the ID of a response from its subject and from when it was
+// planned, in nanoseconds.
+func ResponseID(subject ID, action Action, made time.Time) ID {
+	return newID(responsePrefix, string(subject), string(action), strconv.FormatInt(made.UnixNano(), 10))
 }
 
 // Action is what a response does to its subject.
@@ -31,27 +64,78 @@ const (
 	Contain Action = "contain"
 )
 
-// Step is one change of a response.
+// Grade is how hard a step of containment cuts, from what only the attacker
+// notices to what ends the workload.
+type Grade string
+
+// The grades of containment, in their order.
+const (
+	FreezeCredentials Grade = "freeze-credentials" // what is listed can neither mint nor write
+	RefuseCredentials Grade = "refuse-credentials" // what is listed is refused everything
+	RemoveGrants      Grade = "remove-grants"      // the identity may do nothing any more
+	KillTokens        Grade = "kill-tokens"        // every token of the identity ends
+	Quarantine        Grade = "quarantine"         // the workload stops
+)
+
+// Grades lists the grades from the mildest.
+var Grades = []Grade{FreezeCredentials, RefuseCredentials, RemoveGrants, KillTokens, Quarantine}
+
+// Step is one change of a response, of one object.
 type Step struct {
+	Grade  Grade         `json:"grade,omitempty"`
+	Object Ref           `json:"object"` // what is changed
 	Does   string        `json:"does"`   // what it changes, in words
+	Diff   string        `json:"diff"`   // the same, line by line: what goes begins with "-", what comes with "+"
 	Breaks string        `json:"breaks"` // who will notice; "" when nobody
 	Undo   string        `json:"undo"`   // how it is undone; "" when it cannot be
 	State  ResponseState `json:"state"`
+
+	// Before is what the system held when the step was planned and After what
+	// it is to hold, in the connector's own form and without secrets. They are
+	// written before anything is changed.
+	Before json.RawMessage `json:"before,omitempty"`
+	After  json.RawMessage `json:"after,omitempty"`
+
+	Tries   int       `json:"tries,omitempty"`
+	Failure string    `json:"failure,omitempty"` // of the last try
+	Done    time.Time `json:"done,omitzero"`     // when it was seen to be in effect
 }
 
 // ResponseState is where a response or one of its steps stands.
 type ResponseState string
 
-// The states of a response.
+// The states of a response. Those of a step are proposed, verified, failed and
+// undone.
 const (
 	ResponseProposed ResponseState = "proposed"
+	ResponseRejected ResponseState = "rejected"
 	ResponseApproved ResponseState = "approved"
 	ResponseRunning  ResponseState = "running"
-	ResponseVerified ResponseState = "verified"
+	ResponseVerified ResponseState = "verified" // every step is seen to be in effect
 	ResponseFailed   ResponseState = "failed"
+	ResponseUndoing  ResponseState = "undoing"
 	ResponseUndone   ResponseState = "undone"
 	ResponseExpired  ResponseState = "expired"
 )
+
+// ResponseStore keeps responses.
+type ResponseStore interface {
+	// PutResponse writes a response that was read at r.Version, 0 for a new
+	// one, and returns it with the version that it has now. When another has
+	// written it since, or made it, it is a [Conflict] and nothing is written.
+	PutResponse(ctx context.Context, r Response) (Response, error)
+
+	// Responses lists responses, the newest first.
+	Responses(ctx context.Context, f ResponseFilter, page PageRequest) ([]Response, string, error)
+}
+
+// ResponseFilter chooses responses; its zero value chooses all.
+type ResponseFilter struct {
+	System   ID
+	IDs      []ID
+	Subjects []ID
+	States   []ResponseState
+}
 
 // Review is an access-review campaign.
 type Review struct {
