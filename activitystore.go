@@ -165,3 +165,24 @@ type ActivityFilter struct {
 	Bindings    []Ref    // usage
 	Since       time.Time
 }
+
+// Each calls f with every entry of a list, such as [ActivityReader]'s Usage, and
+// returns its first error.
+func Each[T any](ctx context.Context, f ActivityFilter, list func(context.Context, ActivityFilter, PageRequest) ([]T, string, error), each func(T) error) error {
+	page := PageRequest{Limit: 1000}
+	for {
+		some, next, err := list(ctx, f, page)
+		if err != nil {
+			return err
+		}
+		for _, one := range some {
+			if err := each(one); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		page.After = next
+	}
+}

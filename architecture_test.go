@@ -36,6 +36,7 @@ var mayImport = map[string][]string{
 	"remit/inventory": {"remit", "remit/connector"},
 	"remit/activity":  {"remit", "remit/connector"},
 	"remit/detect":    {"remit", "remit/connector"},
+	"remit/response":  {"remit", "remit/connector"},
 	"remit/policy":    {"remit"},
 	"remit/report":    {"remit"},
 

@@ -163,9 +163,9 @@ func (p *place) contents() string {
 	for _, one := range states {
 		show("state", one)
 	}
-	check(activity.Each(ctx, filter, p.store.Presences, func(one remit.Presence) error { show("presence", one); return nil }))
-	check(activity.Each(ctx, filter, p.store.Usage, func(one remit.Usage) error { show("usage", one); return nil }))
-	check(activity.Each(ctx, filter, p.store.Lineage, func(one remit.Lineage) error { show("lineage", one); return nil }))
+	check(remit.Each(ctx, filter, p.store.Presences, func(one remit.Presence) error { show("presence", one); return nil }))
+	check(remit.Each(ctx, filter, p.store.Usage, func(one remit.Usage) error { show("usage", one); return nil }))
+	check(remit.Each(ctx, filter, p.store.Lineage, func(one remit.Lineage) error { show("lineage", one); return nil }))
 	findings, _, err := p.store.Findings(ctx, remit.FindingFilter{}, remit.PageRequest{Limit: 1000})
 	check(err)
 	for _, f := range findings {
@@ -202,7 +202,7 @@ func (p *place) events() (all []remit.Activity) {
 func (p *place) presence(principal string) remit.Presence {
 	p.t.Helper()
 	var found remit.Presence
-	err := activity.Each(p.t.Context(), remit.ActivityFilter{}, p.store.Presences, func(one remit.Presence) error {
+	err := remit.Each(p.t.Context(), remit.ActivityFilter{}, p.store.Presences, func(one remit.Presence) error {
 		if one.Principal == principal {
 			found = one
 		}
@@ -520,7 +520,7 @@ func TestImpersonation(t *testing.T) {
 	}
 	as := remit.IdentityID(actor.System, remit.Ref{Kind: "ServiceAccount", Namespace: "shop", Name: "db"})
 	var used []remit.Usage
-	err := activity.Each(t.Context(), remit.ActivityFilter{}, p.store.Usage, func(u remit.Usage) error { used = append(used, u); return nil })
+	err := remit.Each(t.Context(), remit.ActivityFilter{}, p.store.Usage, func(u remit.Usage) error { used = append(used, u); return nil })
 	if err != nil || len(used) != 1 || used[0].Identity != as {
 		t.Errorf("%+v, %v", used, err)
 	}

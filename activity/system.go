@@ -148,7 +148,7 @@ func (p *Pipeline) open(ctx context.Context, id remit.ID) (*system, error) {
 	s.fresh = len(some) == 0
 	s.seen = seen.New(id, s.store, 0)
 	if !s.fresh {
-		err := Each(ctx, filter, s.store.Lineage, func(l remit.Lineage) error {
+		err := remit.Each(ctx, filter, s.store.Lineage, func(l remit.Lineage) error {
 			s.lineage.Load([]remit.Lineage{l})
 			return nil
 		})
@@ -161,26 +161,6 @@ func (p *Pipeline) open(ctx context.Context, id remit.ID) (*system, error) {
 	}
 	p.systems[id] = s
 	return s, nil
-}
-
-// Each calls f with every entry of a list.
-func Each[T any](ctx context.Context, filter remit.ActivityFilter, list func(context.Context, remit.ActivityFilter, remit.PageRequest) ([]T, string, error), f func(T) error) error {
-	page := remit.PageRequest{Limit: 1000}
-	for {
-		some, next, err := list(ctx, filter, page)
-		if err != nil {
-			return err
-		}
-		for _, one := range some {
-			if err := f(one); err != nil {
-				return err
-			}
-		}
-		if next == "" {
-			return nil
-		}
-		page.After = next
-	}
 }
 
 // actor returns what is known of an identity that the log names.
@@ -208,7 +188,7 @@ func (s *system) actor(ctx context.Context, ref remit.Ref) (*actor, error) {
 		}
 		if len(before) > 0 {
 			a.Presence = before[0]
-			err := Each(ctx, filter, s.store.Usage, func(u remit.Usage) error {
+			err := remit.Each(ctx, filter, s.store.Usage, func(u remit.Usage) error {
 				s.usage.Load([]remit.Usage{u})
 				return nil
 			})

@@ -134,7 +134,7 @@ func findPresence(ctx context.Context, data *dataDir, systems []remit.System, fi
 		filter.Identities = []remit.ID{remit.ID(subject)}
 	}
 	var found []remit.Presence
-	err := activity.Each(ctx, filter, data.Store.Presences, func(p remit.Presence) error {
+	err := remit.Each(ctx, filter, data.Store.Presences, func(p remit.Presence) error {
 		short := p.Actor.Name
 		if p.Actor.Namespace != "" {
 			short = p.Actor.Namespace + "/" + p.Actor.Name
@@ -161,7 +161,7 @@ func findPresence(ctx context.Context, data *dataDir, systems []remit.System, fi
 
 func listPresences(ctx context.Context, w io.Writer, data *dataDir, systems []remit.System, filter remit.ActivityFilter) error {
 	var all []remit.Presence
-	err := activity.Each(ctx, filter, data.Store.Presences, func(p remit.Presence) error {
+	err := remit.Each(ctx, filter, data.Store.Presences, func(p remit.Presence) error {
 		all = append(all, p)
 		return nil
 	})
@@ -193,7 +193,7 @@ func showPresence(ctx context.Context, w io.Writer, data *dataDir, p *remit.Pres
 		p.First.UTC().Format("2006-01-02 15:04:05"), p.Last.UTC().Format("2006-01-02 15:04:05"), p.Denied)
 	byName := map[string]remit.Lineage{}
 	collect := func(filter remit.ActivityFilter, also func(remit.Lineage)) error {
-		return activity.Each(ctx, filter, data.Store.Lineage, func(l remit.Lineage) error {
+		return remit.Each(ctx, filter, data.Store.Lineage, func(l remit.Lineage) error {
 			byName[l.Credential] = l
 			if also != nil {
 				also(l)
@@ -242,7 +242,7 @@ func showPresence(ctx context.Context, w io.Writer, data *dataDir, p *remit.Pres
 	})
 	fmt.Fprintf(w, "\nUSED\n%10s  %-8s %-20s %s\n", "COUNT", "OUTCOME", "LAST (UTC)", "WHAT, BY WHICH BINDING")
 	var used []remit.Usage
-	err := activity.Each(ctx, remit.ActivityFilter{System: p.System, Identities: []remit.ID{p.Identity}}, data.Store.Usage, func(u remit.Usage) error {
+	err := remit.Each(ctx, remit.ActivityFilter{System: p.System, Identities: []remit.ID{p.Identity}}, data.Store.Usage, func(u remit.Usage) error {
 		used = append(used, u)
 		return nil
 	})

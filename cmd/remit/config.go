@@ -31,6 +31,10 @@ type config struct {
 	Owners       []string `yaml:"owners"`
 	Environments []string `yaml:"environments"`
 
+	// Protected are identities that no response may touch, as "payments/api", or
+	// with their kind, as "User alice".
+	Protected []string `yaml:"protected"`
+
 	// Listen is where events and metrics are served; without an address
 	// nothing listens.
 	Listen listenConfig `yaml:"listen"`
@@ -98,6 +102,21 @@ type systemConfig struct {
 	// ExtendTokenExpiration says whether the API server extends automounted
 	// tokens to a year; without it the server's own flag or default counts.
 	ExtendTokenExpiration *bool `yaml:"extend_token_expiration"`
+
+	// Mode is how far Remit may go: observe (the default), recommend or enforce.
+	// Enforce is the login with which it changes the system, another one than
+	// that with which it reads; in mode observe it is not loaded. Approvals is
+	// how many people beside the one who asks must approve a plan, 1 when it is
+	// left out.
+	Mode      remit.Mode    `yaml:"mode"`
+	Enforce   enforceConfig `yaml:"enforce"`
+	Approvals *int          `yaml:"approvals"`
+}
+
+// enforceConfig is a login with the right to change a system.
+type enforceConfig struct {
+	Kubeconfig string `yaml:"kubeconfig"`
+	Context    string `yaml:"context"`
 }
 
 // readConfig reads the configuration: the file that --config names, or
@@ -166,6 +185,15 @@ func readConfig(f *globalFlags) (*config, error) {
 	for i := range c.Systems {
 		s := &c.Systems[i]
 		resolve(dir, &s.Kubeconfig)
+		resolve(dir, &s.Enforce.Kubeconfig)
+		switch s.Mode {
+		case "", remit.ModeObserve, remit.ModeRecommend, remit.ModeEnforce:
+		default:
+			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: no mode %q: use observe, recommend or enforce", path, i, s.Mode)
+		}
+		if s.Approvals != nil && (*s.Approvals < 0 || *s.Approvals > 2) {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: approvals: %d: use 0, 1 or 2", path, i, *s.Approvals)
+		}
 		if s.Connector != "" && s.Connector != "kubernetes" {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: no connector %q: use kubernetes", path, i, s.Connector)
 		}

@@ -99,10 +99,10 @@ func archived(t *testing.T, dir string) map[string]bool {
 func sums(t *testing.T, store *sqlstore.Store) (usage, presences int64) {
 	t.Helper()
 	ctx := context.Background()
-	if err := activity.Each(ctx, remit.ActivityFilter{}, store.Usage, func(u remit.Usage) error { usage += u.Count; return nil }); err != nil {
+	if err := remit.Each(ctx, remit.ActivityFilter{}, store.Usage, func(u remit.Usage) error { usage += u.Count; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	if err := activity.Each(ctx, remit.ActivityFilter{}, store.Presences, func(p remit.Presence) error { presences += p.Count; return nil }); err != nil {
+	if err := remit.Each(ctx, remit.ActivityFilter{}, store.Presences, func(p remit.Presence) error { presences += p.Count; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return usage, presences

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"os/user"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"remit"
+	"remit/connector"
+	"remit/connector/kubernetes"
+	"remit/response"
+)
+
+// responseFlags are those of the commands that plan and change.
+type responseFlags struct {
+	as         string
+	kubeconfig string
+	context    string
+}
+
+func (f *responseFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVar(&f.as, "as", "", "`who` acts, for the history of the plan; the default is the user of this machine")
+	flags.StringVar(&f.kubeconfig, "kubeconfig", "", "kubeconfig `file` of a login that may change the cluster; the default is the configuration's systems[].enforce")
+	flags.StringVar(&f.context, "context", "", "`context` of that kubeconfig")
+}
+
+// actor is who acts.
+func (f *responseFlags) actor() string {
+	if f.as != "" {
+		return f.as
+	}
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return cmp.Or(os.Getenv("USER"), "somebody")
+}
+
+// responsesOf opens the responses of a data directory. preview also plans where
+// nothing may be changed: a plan only reads.
+func (f *responseFlags) responsesOf(ctx context.Context, global *globalFlags, data *dataDir, preview bool) (*response.Responses, error) {
+	c, err := readConfig(global)
+	if err != nil {
+		return nil, err
+	}
+	systems, err := data.Store.Systems(ctx)
+	if err != nil {
+		return nil, err
+	}
+	configured := func(id remit.ID) systemConfig {
+		name := systemName(systems, id)
+		for _, s := range c.Systems {
+			if s.Name == name {
+				return s
+			}
+		}
+		return systemConfig{Name: name}
+	}
+	return response.New(response.Options{
+		Store: data.Store,
+		Enforcer: func(_ context.Context, id remit.ID) (connector.Enforcer, error) {
+			at := slices.IndexFunc(systems, func(s remit.System) bool { return s.ID == id })
+			if at < 0 || systems[at].Connector != kubernetes.Name {
+				return nil, remit.Errorf(remit.Unsupported, "", "%s is no Kubernetes cluster: Remit cannot change it yet", systemName(systems, id))
+			}
+			return f.enforcer(configured(id), preview)
+		},
+		Approvals: func(id remit.ID) int {
+			if n := configured(id).Approvals; n != nil {
+				return *n
+			}
+			return 1
+		},
+		Protected: func(ref remit.Ref) bool {
+			return slices.Contains(c.Protected, fullName(ref)) || slices.Contains(c.Protected, ref.String()) ||
+				ref.Namespace != "" && slices.Contains(c.Protected, ref.Namespace+"/"+ref.Name)
+		},
+	}), nil
+}
+
+// enforcer opens what changes a cluster. In mode observe, the default, that is
+// refused, and no login with such rights is even read; a preview reads with the
+// one that there is for reading.
+func (f *responseFlags) enforcer(s systemConfig, preview bool) (connector.Enforcer, error) {
+	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context}
+	switch {
+	case f.kubeconfig != "" || f.context != "":
+		login.Kubeconfig, login.Context = f.kubeconfig, f.context
+	case preview && cmp.Or(s.Mode, remit.ModeObserve) == remit.ModeObserve:
+		login.Kubeconfig, login.Context = s.Kubeconfig, s.Context
+	}
+	if !preview && cmp.Or(s.Mode, remit.ModeObserve) == remit.ModeObserve {
+		return nil, remit.Errorf(remit.Forbidden, "", "the system %s is in mode observe, in which nothing is changed: set mode: recommend or enforce, and the login to change it with (enforce.kubeconfig), under systems in remit.yaml", s.Name)
+	}
+	return kubernetes.OpenEnforcer(login)
+}

@@ -1,0 +1,130 @@
+package response
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"remit"
+	"remit/connector"
+)
+
+// Request asks for a plan.
+type Request struct {
+	System  remit.ID
+	Action  remit.Action
+	Subject remit.Subject // an identity, or a credential of it
+
+	// Identity is whom the subject is or authenticates. Its ID is "" when the
+	// inventory and the log do not know it.
+	Identity   remit.Ref
+	IdentityID remit.ID
+
+	// Credential is, of a subject that is one, how the log writes it. Suspects
+	// are further credentials that an attacker is known to have had, as a
+	// finding names them.
+	Credential string
+	Suspects   []string
+
+	Grades  []remit.Grade // nil: the mildest that cuts
+	AskedBy string
+	Cause   string // a finding's ID, a decision's; "" when a person asked
+}
+
+// proposal is how long a plan waits to be approved: what it found may have
+// changed after that.
+const proposal = 24 * time.Hour
+
+// looksBack is how far the uses go back that a plan shows.
+const looksBack = 30 * 24 * time.Hour
+
+// maxUsed is how many of them it shows.
+const maxUsed = 20
+
+// Plan makes a plan and writes nothing, neither to the store nor to the system.
+func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error) {
+	const op = "plan"
+	if s.o.Protected(q.Identity) {
+		return remit.Response{}, remit.Errorf(remit.Forbidden, op, "%s is protected: take it out of protected in the configuration first", q.Identity)
+	}
+	enforcer, err := s.o.Enforcer(ctx, q.System)
+	if err != nil {
+		return remit.Response{}, err
+	}
+	now := s.o.Now().UTC()
+	stolen, forged, err := s.taken(ctx, q, now)
+	if err != nil {
+		return remit.Response{}, err
+	}
+	planned, err := enforcer.Plan(ctx, connector.Order{
+		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: stolen, Forged: forged, Grades: q.Grades,
+	})
+	if err != nil {
+		return remit.Response{}, err
+	}
+	if len(planned.Steps) == 0 {
+		return remit.Response{}, remit.Errorf(remit.NotFound, op, "there is nothing to take away from %s: it has no credential in the log that could be frozen, and no grant of its own", q.Identity)
+	}
+	r := remit.Response{
+		ID: remit.ResponseID(q.Subject.ID, q.Action, now), System: q.System, Action: q.Action, Subject: q.Subject,
+		Steps: planned.Steps, Why: planned.Why, State: remit.ResponseProposed, Cause: q.Cause, AskedBy: q.AskedBy,
+		Made: now, Changed: now, Expires: now.Add(proposal),
+	}
+	for i := range r.Steps {
+		r.Steps[i].State = remit.ResponseProposed
+	}
+	if q.IdentityID != "" {
+		if r.Used, err = s.used(ctx, q, now); err != nil {
+			return remit.Response{}, err
+		}
+	}
+	return r, nil
+}
+
+// Propose stores a plan. When nobody has to approve it, it is approved at once.
+func (s *Responses) Propose(ctx context.Context, r remit.Response) (remit.Response, error) {
+	if s.o.Approvals(r.System) > 0 {
+		return s.move(ctx, r, remit.ResponseProposed, r.AskedBy, "")
+	}
+	return s.move(ctx, r, remit.ResponseApproved, r.AskedBy, "the configuration asks for no approval")
+}
+
+// used is what an identity did lately, the most first.
+func (s *Responses) used(ctx context.Context, q Request, now time.Time) ([]remit.Usage, error) {
+	type key struct {
+		action, kind, in, name string
+		outcome                remit.Outcome
+	}
+	sums := map[key]*remit.Usage{}
+	filter := remit.ActivityFilter{System: q.System, Identities: []remit.ID{q.IdentityID}, Since: now.Add(-looksBack)}
+	err := remit.Each(ctx, filter, s.o.Store.Usage, func(u remit.Usage) error {
+		k := key{action: u.Action, kind: u.Resource.Kind, in: u.Resource.Namespace, outcome: u.Outcome, name: u.Resource.Name}
+		sum := sums[k]
+		if sum == nil {
+			u.Root, u.Binding = "", remit.Ref{}
+			sums[k] = &u
+			return nil
+		}
+		sum.Count += u.Count
+		if u.Last.After(sum.Last) {
+			sum.Last = u.Last
+		}
+		if u.First.Before(sum.First) {
+			sum.First = u.First
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]remit.Usage, 0, len(sums))
+	for _, u := range sums {
+		all = append(all, *u)
+	}
+	slices.SortFunc(all, func(a, b remit.Usage) int {
+		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(fmt.Sprint(a.Action, a.Resource, a.Outcome), fmt.Sprint(b.Action, b.Resource, b.Outcome)))
+	})
+	return all[:min(len(all), maxUsed)], nil
+}

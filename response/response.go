@@ -1,0 +1,87 @@
+// Package response takes access away, by stored plans: it plans, has approved,
+// carries out, verifies and undoes.
+//
+// A plan is state in the store. Whoever carries it out writes what he is about
+// to do before he does it, and every step can be done again without doing more;
+// so a process may die at any instant, and [Responses.CarryOut] goes on from
+// what is written. Two that carry out one plan at the same time find out by its
+// version, and one gives way.
+package response
+
+import (
+	"context"
+	"time"
+
+	"remit"
+	"remit/connector"
+)
+
+// Store is what responses need of the store.
+type Store interface {
+	remit.ResponseStore
+	Usage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Usage, string, error)
+	Lineage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Lineage, string, error)
+	States(ctx context.Context, system remit.ID, kind, key string) ([]remit.State, error)
+	Checkpoint(ctx context.Context, c remit.Checkpoint) error
+}
+
+// Options are the parts of [Responses].
+type Options struct {
+	Store Store
+
+	// Enforcer returns what can change a system. An error says why that cannot
+	// be, as in mode observe.
+	Enforcer func(ctx context.Context, system remit.ID) (connector.Enforcer, error)
+
+	// Approvals is how many people beside the one who asked must approve a plan
+	// of a system; 0 lets it run at once. nil means one, always.
+	Approvals func(system remit.ID) int
+
+	// Protected says that an identity must never be touched; nil: none is.
+	Protected func(identity remit.Ref) bool
+
+	// Wait bounds how long a step is tried and its effect waited for, a minute
+	// when 0.
+	Wait time.Duration
+
+	Now func() time.Time // nil is [time.Now]
+}
+
+// Responses makes plans and carries them out. It is safe for concurrent use.
+type Responses struct{ o Options }
+
+// New returns the responses of a store.
+func New(o Options) *Responses {
+	if o.Approvals == nil {
+		o.Approvals = func(remit.ID) int { return 1 }
+	}
+	if o.Protected == nil {
+		o.Protected = func(remit.Ref) bool { return false }
+	}
+	if o.Wait <= 0 {
+		o.Wait = time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Responses{o}
+}
+
+// Get returns a response. [remit.NotFound] when there is none of that ID.
+func (s *Responses) Get(ctx context.Context, id remit.ID) (remit.Response, error) {
+	some, _, err := s.o.Store.Responses(ctx, remit.ResponseFilter{IDs: []remit.ID{id}}, remit.PageRequest{Limit: 1})
+	if err != nil {
+		return remit.Response{}, err
+	}
+	if len(some) == 0 {
+		return remit.Response{}, remit.Errorf(remit.NotFound, "read plan", "there is no plan %s: `remit plans list` shows them", id)
+	}
+	return some[0], nil
+}
+
+// move writes a response in a new state, with what happened.
+func (s *Responses) move(ctx context.Context, r remit.Response, to remit.ResponseState, actor, note string) (remit.Response, error) {
+	r.State, r.Changed = to, s.o.Now().UTC()
+	r.History = append(r.History, remit.ResponseEvent{Time: r.Changed, Actor: actor, State: to, Note: note})
+	return s.o.Store.PutResponse(ctx, r)
+}
