@@ -1,6 +1,7 @@
 // Package sqlstore keeps Remit's state in SQLite or in PostgreSQL. It
 // implements the contracts of the store in the root package
-// ([remit.InventoryWriter], [remit.InventoryReader], [remit.FindingStore]) once,
+// ([remit.InventoryWriter], [remit.InventoryReader], [remit.FindingStore],
+// [remit.ActivityWriter], [remit.ActivityReader], [remit.ResponseStore]) once,
 // over database/sql; package storetest is the suite that both engines pass.
 //
 // # Layout
@@ -14,6 +15,9 @@
 //
 // Counts are kept as counters, changed by the difference that each write makes
 // and in its transaction; they are never counted by scanning.
+//
+// A response is one row that is written over. Its version is a column, which
+// every write tests in the statement that writes.
 //
 // # Reading
 //

@@ -26,6 +26,9 @@ var (
 	_ remit.InventoryWriter = (*Store)(nil)
 	_ remit.InventoryReader = (*Store)(nil)
 	_ remit.FindingStore    = (*Store)(nil)
+	_ remit.ActivityWriter  = (*Store)(nil)
+	_ remit.ActivityReader  = (*Store)(nil)
+	_ remit.ResponseStore   = (*Store)(nil)
 )
 
 // Open opens a store, makes it when there is none, and brings its schema to the

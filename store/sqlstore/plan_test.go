@@ -35,6 +35,46 @@ func TestIndexesServe(t *testing.T) {
 	}
 }
 
+// TestResponseIndexesServe does the same for lists of responses: what chooses
+// few is looked up and sorted, and all else walked in the order of the list.
+func TestResponseIndexesServe(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "remit.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ids := []remit.ID{"x"}
+	live := []remit.ResponseState{remit.ResponseApproved, remit.ResponseRunning}
+	for _, c := range []struct {
+		f     remit.ResponseFilter
+		index string
+		sorts bool
+	}{
+		{remit.ResponseFilter{}, "responses_by_made", false},
+		{remit.ResponseFilter{System: "x"}, "responses_by_system", false},
+		{remit.ResponseFilter{States: []remit.ResponseState{remit.ResponseVerified}}, "responses_by_made", false},
+		{remit.ResponseFilter{System: "x", States: append(live, remit.ResponseFailed)}, "responses_by_system", false},
+		{remit.ResponseFilter{States: live}, "responses_by_state", true},
+		{remit.ResponseFilter{System: "x", Subjects: ids, States: live}, "responses_by_subject", true},
+		{remit.ResponseFilter{System: "x", IDs: ids, Subjects: ids, States: live}, "sqlite_autoindex_responses", true},
+	} {
+		for _, after := range [][]any{nil, {int64(1), "x"}} {
+			err := s.read(t.Context(), "plan", func(r *reader) error {
+				query, args := responseQuery(r.engine, c.f, after)
+				plan := planner{t, r}.plan(query, append(args, 10))
+				if !strings.Contains(plan, c.index) || strings.Contains(plan, "TEMP B-TREE FOR ORDER") != c.sorts {
+					t.Errorf("%+v: %s", c.f, plan)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 type planner struct {
 	t *testing.T
 	r *reader

@@ -117,7 +117,7 @@ func (postgresEngine) hide(column string) string {
 
 // numberColumns are the columns that hold numbers, in any table.
 var numberColumns = func() map[string]bool {
-	numbers := map[string]bool{"key": true, "valid_to": true, "removed": true}
+	numbers := map[string]bool{"key": true, "valid_to": true, "removed": true, "made": true}
 	for _, shapes := range [][]columnShape{
 		sharedColumns, findingColumns,
 		identities.shapes(), credentials.shapes(), roles.shapes(), grants.shapes(), relations.shapes(), resources.shapes(),

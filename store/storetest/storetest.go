@@ -1,6 +1,7 @@
 // Package storetest is the conformance suite of the store: what an
 // implementation of the contracts in the root package (remit.InventoryWriter,
-// remit.InventoryReader, remit.FindingStore) must do, whatever it keeps its
+// remit.InventoryReader, remit.FindingStore, remit.ActivityWriter,
+// remit.ActivityReader, remit.ResponseStore) must do, whatever it keeps its
 // state in. Every implementation passes all of it.
 //
 // Beside tables of cases there is a model, a store of a few maps that does the
@@ -22,6 +23,7 @@ type Store interface {
 	remit.FindingStore
 	remit.ActivityWriter
 	remit.ActivityReader
+	remit.ResponseStore
 	Close() error
 }
 
@@ -72,6 +74,13 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		"finding pages":                   testFindingPages,
 		"checkpoints":                     testCheckpoints,
 		"activity lists":                  testActivityLists,
+		"responses":                       testResponses,
+		"response versions":               testResponseVersions,
+		"response races":                  testResponseRaces,
+		"response filters":                testResponseFilters,
+		"response pages":                  testResponsePages,
+		"invalid responses":               testInvalidResponses,
+		"hostile responses":               testHostileResponses,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
