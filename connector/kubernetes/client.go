@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,12 +32,12 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// scheme knows just the types that are read.
+// scheme knows just the types that are read or written.
 var scheme = func() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, rbacv1.AddToScheme,
-		certificatesv1.AddToScheme, admissionv1.AddToScheme,
+		certificatesv1.AddToScheme, admissionv1.AddToScheme, authenticationv1.AddToScheme,
 	} {
 		utilruntime.Must(add(s))
 	}

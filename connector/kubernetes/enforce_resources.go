@@ -1,0 +1,24 @@
+package kubernetes
+
+import (
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// enforcedResources are the kinds that an enforcer asks for by name.
+var enforcedResources = map[string]struct {
+	gv       schema.GroupVersion
+	resource string
+}{
+	"Namespace":                        {corev1.SchemeGroupVersion, "namespaces"},
+	"ConfigMap":                        {corev1.SchemeGroupVersion, "configmaps"},
+	"ServiceAccount":                   {corev1.SchemeGroupVersion, "serviceaccounts"},
+	"RoleBinding":                      {rbacv1.SchemeGroupVersion, "rolebindings"},
+	"ClusterRoleBinding":               {rbacv1.SchemeGroupVersion, "clusterrolebindings"},
+	"ValidatingAdmissionPolicy":        {admissionv1.SchemeGroupVersion, "validatingadmissionpolicies"},
+	"ValidatingAdmissionPolicyBinding": {admissionv1.SchemeGroupVersion, "validatingadmissionpolicybindings"},
+	"SelfSubjectReview":                {authenticationv1.SchemeGroupVersion, "selfsubjectreviews"},
+}
