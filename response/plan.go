@@ -54,12 +54,12 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 		return remit.Response{}, err
 	}
 	now := s.o.Now().UTC()
-	stolen, forged, err := s.taken(ctx, q, now)
+	taken, err := s.take(ctx, q, now)
 	if err != nil {
 		return remit.Response{}, err
 	}
 	planned, err := enforcer.Plan(ctx, connector.Order{
-		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: stolen, Forged: forged, Grades: q.Grades,
+		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: taken.stolen, Forged: taken.forged, Grades: q.Grades,
 	})
 	if err != nil {
 		return remit.Response{}, err
@@ -71,6 +71,9 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 		ID: remit.ResponseID(q.Subject.ID, q.Action, now), System: q.System, Action: q.Action, Subject: q.Subject,
 		Steps: planned.Steps, Why: planned.Why, State: remit.ResponseProposed, Cause: q.Cause, AskedBy: q.AskedBy,
 		Made: now, Changed: now, Expires: now.Add(proposal),
+	}
+	if taken.bound > 0 {
+		r.Why = append(r.Why, fmt.Sprintf("%d credentials that it made for others are bound to where those run and are left alone: contain their identities if they are misused.", taken.bound))
 	}
 	for i := range r.Steps {
 		r.Steps[i].State = remit.ResponseProposed

@@ -338,14 +338,21 @@ func TestTaken(t *testing.T) {
 			SelfMinted: self, Minted: now.Add(-time.Hour), Expires: now.Add(ends), First: now, Last: now, Uses: 1,
 		}
 	}
+	node := remit.Ref{Kind: "Node", Name: "node-a"}
+	bound := func(credential, parent string, ref remit.Ref) remit.Lineage {
+		l := entry(credential, parent, ref, false, time.Hour)
+		l.Bound = remit.Ref{Kind: "Pod", Namespace: ref.Namespace, Name: credential}
+		return l
+	}
 	err := store.Checkpoint(t.Context(), remit.Checkpoint{Lineage: []remit.Lineage{
-		entry("pod", "node", account, false, time.Hour),
-		entry("other-pod", "node", account, false, time.Hour),
+		entry("node", "", node, false, time.Hour),
+		bound("pod", "node", account),
+		bound("other-pod", "node", account),
 		entry("first", "pod", account, true, time.Hour),
 		entry("ended", "first", account, true, -time.Minute),
 		entry("second", "ended", account, true, time.Hour),
 		entry("for-billing", "second", other, false, time.Hour),
-		entry("billing-pod", "node", other, false, time.Hour),
+		bound("billing-pod", "node", other),
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -358,7 +365,10 @@ func TestTaken(t *testing.T) {
 		{"an identity", func(*response.Request) {}, []string{"pod"}, []string{"first", "for-billing", "second"}},
 		{"a credential", func(q *response.Request) { q.Credential = "pod" }, []string{"pod"}, []string{"first", "for-billing", "second"}},
 		{"one that was minted", func(q *response.Request) { q.Credential = "first" }, nil, []string{"first", "for-billing", "second"}},
-		{"a finding's", func(q *response.Request) { q.Suspects = []string{"other-pod", "unseen"} }, []string{"other-pod", "pod", "unseen"}, []string{"first", "for-billing", "second"}},
+		{"a finding's", func(q *response.Request) { q.Suspects = []string{"other-pod", "node", "unseen"} }, []string{"other-pod", "pod"}, []string{"first", "for-billing", "second"}},
+		{"a node, which gives pods their tokens", func(q *response.Request) { q.IdentityID, q.Identity = remit.IdentityID(system, node), node }, nil, nil},
+		{"a node's certificate", func(q *response.Request) { q.Credential = "node" }, []string{"node"}, nil},
+		{"one that the log does not know", func(q *response.Request) { q.Credential = "unseen" }, []string{"unseen"}, nil},
 		{"another identity", func(q *response.Request) { q.IdentityID = remit.IdentityID(system, other) }, nil, nil},
 	} {
 		w := newWorld()

@@ -12,14 +12,26 @@ import (
 // rested and still count as one that can be used.
 const rests = 24 * time.Hour
 
-// taken finds, in the lineage, what an attacker holds. Forged is what was minted
-// by a credential of the identity, or by what such a one minted, and so on: the
-// platform gives a workload its tokens, and a token that mints the next is how a
-// thief stays. Stolen is what they descend from and what the request names: the
+// taken is what an attacker holds, as far as the lineage tells.
+type taken struct {
+	stolen, forged []string
+
+	// bound is how many credentials were left alone that the identity made for
+	// others and that are bound to where these run: to give workloads their
+	// tokens is what nodes and controllers are for.
+	bound int
+}
+
+// take finds what an attacker holds. Forged is what a credential of the identity
+// minted for itself or freely for others, and what such a one minted, and so on:
+// the platform gives a workload its tokens, and a token that mints the next is how
+// a thief stays. Stolen is what they descend from and what the request names: the
 // legitimate holder uses it as well.
 //
-// What the log did not show is in neither.
-func (s *Responses) taken(ctx context.Context, q Request, now time.Time) (stolen, forged []string, err error) {
+// Of what a finding names, only the identity's own counts: it also names who
+// issued the stolen token, and to freeze a node's certificate would stop all that
+// run on it. What the log did not show is in neither.
+func (s *Responses) take(ctx context.Context, q Request, now time.Time) (t taken, err error) {
 	var suspects []remit.Lineage
 	known := map[string]bool{}
 	add := func(l remit.Lineage) error {
@@ -29,23 +41,38 @@ func (s *Responses) taken(ctx context.Context, q Request, now time.Time) (stolen
 		}
 		return nil
 	}
-	named := slices.Clone(q.Suspects)
 	if q.Credential != "" {
-		named = append(named, q.Credential)
+		if err := remit.Each(ctx, remit.ActivityFilter{System: q.System, Credentials: []string{q.Credential}}, s.o.Store.Lineage, add); err != nil {
+			return t, err
+		}
+		if len(suspects) == 0 { // it can be named all the same
+			t.stolen = append(t.stolen, q.Credential)
+		}
 	}
-	if len(named) > 0 {
-		if err := remit.Each(ctx, remit.ActivityFilter{System: q.System, Credentials: named}, s.o.Store.Lineage, add); err != nil {
-			return nil, nil, err
+	if len(q.Suspects) > 0 {
+		err := remit.Each(ctx, remit.ActivityFilter{System: q.System, Credentials: q.Suspects}, s.o.Store.Lineage, func(l remit.Lineage) error {
+			if l.Identity != q.IdentityID {
+				return nil
+			}
+			return add(l)
+		})
+		if err != nil {
+			return t, err
 		}
 	}
 	asked := len(suspects)
 	if q.Credential == "" && q.IdentityID != "" {
 		if err := remit.Each(ctx, remit.ActivityFilter{System: q.System, Identities: []remit.ID{q.IdentityID}}, s.o.Store.Lineage, add); err != nil {
-			return nil, nil, err
+			return t, err
 		}
 	}
 
-	minted := map[string]bool{} // by a suspect
+	forged, parentOf := map[string]bool{}, map[string]bool{}
+	for _, l := range suspects {
+		if l.SelfMinted {
+			forged[l.Credential], parentOf[l.Parent] = true, true
+		}
+	}
 	for at := 0; at < len(suspects); {
 		parents := make([]string, 0, len(suspects)-at)
 		for _, l := range suspects[at:] {
@@ -54,39 +81,28 @@ func (s *Responses) taken(ctx context.Context, q Request, now time.Time) (stolen
 		at = len(suspects)
 		for some := range slices.Chunk(parents, 500) {
 			err := remit.Each(ctx, remit.ActivityFilter{System: q.System, Parents: some}, s.o.Store.Lineage, func(l remit.Lineage) error {
-				minted[l.Credential] = true
+				if !l.SelfMinted && l.Bound != (remit.Ref{}) && !forged[l.Parent] {
+					t.bound++
+					return nil
+				}
+				forged[l.Credential], parentOf[l.Parent] = true, true
 				return add(l)
 			})
 			if err != nil {
-				return nil, nil, err
+				return t, err
 			}
 		}
 	}
-
-	parentOf := map[string]bool{}
-	for _, l := range suspects {
-		if minted[l.Credential] || l.SelfMinted {
-			parentOf[l.Parent] = true
-		}
-	}
 	for i, l := range suspects {
-		if !l.Alive(now, rests) {
-			continue
-		}
 		switch {
-		case minted[l.Credential] || l.SelfMinted:
-			forged = append(forged, l.Credential)
+		case !l.Alive(now, rests):
+		case forged[l.Credential]:
+			t.forged = append(t.forged, l.Credential)
 		case i < asked || parentOf[l.Credential]:
-			stolen = append(stolen, l.Credential)
+			t.stolen = append(t.stolen, l.Credential)
 		}
 	}
-	// A credential that the log has not shown can still be named.
-	for _, name := range named {
-		if !known[name] {
-			stolen = append(stolen, name)
-		}
-	}
-	slices.Sort(stolen)
-	slices.Sort(forged)
-	return slices.Compact(stolen), slices.Compact(forged), nil
+	slices.Sort(t.stolen)
+	slices.Sort(t.forged)
+	return t, nil
 }
