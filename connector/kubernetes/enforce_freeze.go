@@ -453,15 +453,25 @@ func (e *Enforcer) undoFreeze(ctx context.Context, step remit.Step) error {
 	})
 }
 
-var holdForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
+var (
+	holdForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	keyForm  = regexp.MustCompile(`^[-._a-zA-Z0-9]{1,253}$`)
+)
 
 func frozenAfter(step remit.Step) (frozenState, error) {
 	const op = "freeze credentials"
 	_, after, err := stepStates[json.RawMessage, frozenState](op, step)
-	if err == nil && (!holdForm.MatchString(after.Hold) || len(after.Entries) == 0) {
-		err = remit.Errorf(remit.Invalid, op, "the step does not say what to freeze and for whom")
+	if err != nil {
+		return after, err
 	}
-	return after, err
+	whole := holdForm.MatchString(after.Hold) && len(after.Entries) > 0
+	for key, level := range after.Entries {
+		whole = whole && keyForm.MatchString(key) && (level == holdMint || level == holdAll)
+	}
+	if !whole {
+		return after, remit.Errorf(remit.Invalid, op, "the step does not say what to freeze and for whom")
+	}
+	return after, nil
 }
 
 // Until when a policy that is new must have come into effect.

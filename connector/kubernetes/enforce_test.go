@@ -226,7 +226,12 @@ func TestEnforceFreeze(t *testing.T) {
 
 	order := contain(who)
 	order.Stolen, order.Forged = []string{a.credential}, []string{b.credential}
-	// Nothing is installed at first: the plan says so, and Verify would too.
+	// Nothing is installed at first, and the plan says so.
+	for _, name := range []string{policyName, guardName} { // of an earlier run in this process
+		admission := c.Client.AdmissionregistrationV1()
+		_ = admission.ValidatingAdmissionPolicyBindings().Delete(ctx, name, metav1.DeleteOptions{})
+		_ = admission.ValidatingAdmissionPolicies().Delete(ctx, name, metav1.DeleteOptions{})
+	}
 	step, planned := planOne(t, e, order)
 	if step.Grade != remit.FreezeCredentials || !strings.Contains(strings.Join(planned.Why, " "), "not installed") {
 		t.Errorf("unexpected plan: %+v", planned)
@@ -479,8 +484,21 @@ func TestEnforceFreezeAdministrator(t *testing.T) {
 		t.Errorf("the stolen token can ask for a certificate, or is refused otherwise: %v", err)
 	}
 	// A connection into a pod is no write, and is refused all the same.
-	if err := forged.CoreV1().RESTClient().Post().Namespace(ns).Resource("pods").Name("none").SubResource("exec").Do(ctx).Error(); err == nil {
-		t.Error("the forged token can open a shell")
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "target"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	if _, err := c.Client.CoreV1().Pods(ns).Create(ctx, pod, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	exec := func(h *enforceHolder) string {
+		return fmt.Sprint(h.CoreV1().RESTClient().Get().Namespace(ns).Resource("pods").Name("target").SubResource("exec").Param("command", "sh").Do(ctx).Error())
+	}
+	if got := exec(forged); !strings.Contains(got, "Remit has contained") {
+		t.Errorf("the forged token can open a shell, or is refused otherwise: %s", got)
+	}
+	if got := exec(stolen); strings.Contains(got, "Remit") {
+		t.Errorf("the stolen token cannot open a shell: %s", got)
+	}
+	if _, err := forged.CoreV1().Pods(ns).Patch(ctx, "target", types.MergePatchType, []byte(`{"status":{"phase":"Failed"}}`), metav1.PatchOptions{}, "status"); err == nil || !strings.Contains(err.Error(), "Remit has contained") {
+		t.Errorf("the forged token can write a status, or is refused otherwise: %v", err)
 	}
 
 	// The administrator's own certificate is listed, and does not matter.
@@ -533,7 +551,7 @@ func TestEnforceGrants(t *testing.T) {
 	others := func(name string) rbacv1.Subject {
 		return rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: "User", Name: name}
 	}
-	wide := bind(t, c, "view-"+ns, "view", others("first"), rbacv1.Subject{Kind: "ServiceAccount", Namespace: ns, Name: "worker"}, others("last"))
+	wide := bind(t, c, "view-"+ns, "view", others("first"), rbacv1.Subject{Kind: "ServiceAccount", Namespace: ns, Name: "worker"}, others("last"), others("system:serviceaccount:"+ns+":worker"))
 	narrow, err := c.Client.RbacV1().RoleBindings(ns).Get(ctx, "worker", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
