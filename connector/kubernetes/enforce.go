@@ -68,8 +68,12 @@ const (
 )
 
 // EnforcerRights are the least rights of an enforcer's login: the rules of a
-// ClusterRole, and those of a Role in the namespace remit-system. Prepare makes
-// the namespace; where the Role is to be there first, make it by hand.
+// ClusterRole, and those of a Role in the namespace remit-system, which is made by
+// hand then: deploy/kubernetes/enforcer.yaml has both. A login that may make
+// ConfigMaps everywhere needs no Role, and Prepare makes the namespace.
+//
+// Who may bind roles can become an administrator: guard this login like one. The
+// right cannot be less, as a grant that cannot be put back must not be removed.
 func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 	cluster = []rbacv1.PolicyRule{
 		// Prepare: the namespace, the policy and its binding.
@@ -113,6 +117,9 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 	identity := o.Identity
 	if identity == (remit.Ref{}) && o.Subject.Record == remit.KindIdentity {
 		identity = o.Subject.Ref
+	}
+	if identity.Kind == "User" {
+		identity = refOfUser(identity.Name) // accounts and nodes are users too
 	}
 	if identity.Name == "" || identity.Kind == "ServiceAccount" && identity.Namespace == "" {
 		return planned, remit.Errorf(remit.Invalid, op, "the order does not name an identity")

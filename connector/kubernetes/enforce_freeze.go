@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -25,7 +24,8 @@ import (
 // Credentials are frozen by admission: a policy compares the credential of every
 // request that changes something with the keys of one ConfigMap. Reads do not
 // pass through admission, and a request made by impersonation carries the
-// credential of nobody: neither is stopped by this.
+// credential of nobody: neither is stopped by this. Nor is, by the API server's
+// own rule, a change of admission policies: who may make one can lift this.
 //
 // A value lists holds, separated by spaces: "mint:" or "all:" and the plan that
 // holds. Several plans may hold the same credential, and it is free when the
@@ -216,6 +216,9 @@ func (e *Enforcer) prepareFreeze(ctx context.Context) error {
 			is.Spec = policy.Spec
 			return same
 		})
+		if apierrors.IsNotFound(err) {
+			return remit.Errorf(remit.Unsupported, op, "the cluster has no ValidatingAdmissionPolicy: credentials can be frozen from Kubernetes 1.30 on, and are named in the log from 1.32 on: %w", err)
+		}
 		if err != nil {
 			return e.explain(op, err)
 		}
@@ -301,7 +304,7 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	added := map[string]string{}
 	minting, all := 0, 0
 	var diff strings.Builder
-	for _, key := range slices.Sorted(maps.Keys(levels)) {
+	for _, key := range sortedKeys(levels) {
 		value, known := contained.Data[key]
 		if known {
 			before.Entries[key] = value
@@ -335,7 +338,7 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	}
 	step.Does, step.Breaks = strings.Join(does, " "), strings.Join(breaks, " ")
 	planned.Steps = []remit.Step{step}
-	planned.Why = append(planned.Why, "A frozen credential can still read, and can still act as whom it may impersonate: admission sees neither. A login of the group system:masters cannot be frozen.")
+	planned.Why = append(planned.Why, "A frozen credential can still read, act as whom it may impersonate, and change admission policies where it has the right to: admission sees none of these. Where the identity is an administrator, remove its grants as well. A login of the group system:masters cannot be frozen.")
 	if err := e.policiesCurrent(ctx, op); remit.KindOf(err) == remit.Conflict {
 		planned.Why = append(planned.Why, "The admission policy is not installed or not up to date: Remit has to prepare first, and the policy takes a second or two to act the first time.")
 	} else if err != nil {
@@ -450,21 +453,32 @@ func (e *Enforcer) undoFreeze(ctx context.Context, step remit.Step) error {
 	})
 }
 
-var holdForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
+var (
+	holdForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	keyForm  = regexp.MustCompile(`^[-._a-zA-Z0-9]{1,253}$`)
+)
 
 func frozenAfter(step remit.Step) (frozenState, error) {
 	const op = "freeze credentials"
 	_, after, err := stepStates[json.RawMessage, frozenState](op, step)
-	if err == nil && (!holdForm.MatchString(after.Hold) || len(after.Entries) == 0) {
-		err = remit.Errorf(remit.Invalid, op, "the step does not say what to freeze and for whom")
+	if err != nil {
+		return after, err
 	}
-	return after, err
+	whole := holdForm.MatchString(after.Hold) && len(after.Entries) > 0
+	for key, level := range after.Entries {
+		whole = whole && keyForm.MatchString(key) && (level == holdMint || level == holdAll)
+	}
+	if !whole {
+		return after, remit.Errorf(remit.Invalid, op, "the step does not say what to freeze and for whom")
+	}
+	return after, nil
 }
 
 // Until when a policy that is new must have come into effect.
 const (
 	verifyPatience = 5 * time.Second
 	verifyPause    = 100 * time.Millisecond
+	maxProbes      = 50
 )
 
 // verifyFreeze asks for the entries and the policies, and then tries it: a
@@ -484,18 +498,16 @@ func (e *Enforcer) verifyFreeze(ctx context.Context, step remit.Step) error {
 	} else if err != nil {
 		return e.explain(op, err)
 	}
-	var weak string
 	for key, level := range after.Entries {
 		if !slices.Contains(strings.Fields(contained.Data[key]), level+":"+after.Hold) {
 			return remit.Errorf(remit.Conflict, op, "the entry %s of %s/%s has been changed", key, enforceSystemNamespace, containedName)
 		}
-		weak = key
 	}
 	if err := e.policiesCurrent(ctx, op); err != nil {
 		return err
 	}
 	for end := time.Now().Add(verifyPatience); ; {
-		refused, err := e.probe(ctx, weak)
+		refused, err := e.probeAll(ctx, after.Entries)
 		if err != nil {
 			return e.explain(op, err)
 		}
@@ -509,6 +521,19 @@ func (e *Enforcer) verifyFreeze(ctx context.Context, step remit.Step) error {
 			return err
 		}
 	}
+}
+
+// probeAll says whether the policy refuses all of some credentials: another plan
+// may have frozen one of them long ago. Beyond many, the rest is the same entry
+// of the same ConfigMap.
+func (e *Enforcer) probeAll(ctx context.Context, entries map[string]string) (refused bool, err error) {
+	keys := sortedKeys(entries)
+	for _, key := range keys[:min(len(keys), maxProbes)] {
+		if refused, err := e.probe(ctx, key); err != nil || !refused {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // probe says whether the policy refuses a credential.

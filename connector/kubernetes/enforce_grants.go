@@ -297,7 +297,9 @@ func (e *Enforcer) doGrants(ctx context.Context, step remit.Step) error {
 	if err != nil {
 		return err
 	}
-	// Another plan may have removed the other administrators meanwhile.
+	// Another plan may have removed the other administrators meanwhile. Two that
+	// do so within the same milliseconds would not see each other; the group
+	// system:masters, bound in every cluster, is there for that.
 	if planned := (&grantBinding{kind: step.Object.Kind, role: before.Role}); planned.administrates() {
 		bindings, err := e.grantBindings(ctx, op, "ClusterRoleBinding")
 		if err != nil {
