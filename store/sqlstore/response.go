@@ -151,6 +151,9 @@ func responseQuery(e engine, f remit.ResponseFilter, after []any) (query string,
 		if walked := driver == "" && name != "state"; walked || name == driver {
 			return name
 		}
+		if name == "system" {
+			name = "responses.system" // a text here, and in other tables a number: see numberColumns
+		}
 		return e.hide(name)
 	}
 	var c conditions
