@@ -330,11 +330,11 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	}
 	var does, breaks []string
 	if minting > 0 {
-		does = append(does, fmt.Sprintf("Stop %d stolen credentials of %s from minting others: tokens, certificates, token Secrets.", minting, identity))
+		does = append(does, fmt.Sprintf("Stop %s of %s from minting others: tokens, certificates, token Secrets.", numbered(minting, "stolen credential"), identity))
 		breaks = append(breaks, "The legitimate holder works on, but cannot mint either with the same credential; the pod's own token is renewed by its node all the same.")
 	}
 	if all > 0 {
-		does = append(does, fmt.Sprintf("Refuse whatever %d forged credentials of %s would change, mint or connect to; reads go on.", all, identity))
+		does = append(does, fmt.Sprintf("Refuse whatever %s of %s would change, mint or connect to; reads go on.", numbered(all, "forged credential"), identity))
 	}
 	step.Does, step.Breaks = strings.Join(does, " "), strings.Join(breaks, " ")
 	planned.Steps = []remit.Step{step}
@@ -572,4 +572,11 @@ func (e *Enforcer) policiesCurrent(ctx context.Context, op string) error {
 		}
 	}
 	return nil
+}
+
+func numbered(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -781,7 +781,8 @@ func TestEnforceTokens(t *testing.T) {
 func TestEnforcePutsBack(t *testing.T) {
 	for want, metas := range map[string][]metav1.ObjectMeta{
 		"Argo CD": {
-			{Annotations: map[string]string{"argocd.argoproj.io/tracking-id": "x"}}, {Labels: map[string]string{"argocd.argoproj.io/instance": "x"}},
+			{Annotations: map[string]string{"argocd.argoproj.io/tracking-id": "x"}},
+			{Labels: map[string]string{"argocd.argoproj.io/instance": "x"}},
 			{Labels: map[string]string{"app.kubernetes.io/instance": "x"}, ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "argocd-controller"}}},
 		},
 		"Flux": {{Labels: map[string]string{"kustomize.toolkit.fluxcd.io/name": "x"}}, {ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl"}, {Manager: "kustomize-controller"}}}},

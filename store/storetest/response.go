@@ -200,8 +200,11 @@ func testResponseFilters(t *testing.T, s Store) {
 		who   remit.Identity
 		state remit.ResponseState
 	}{
-		{"a1", a, remit.ResponseVerified}, {"a2", a, remit.ResponseProposed}, {"b1", b, remit.ResponseRunning},
-		{"c1", c, remit.ResponseProposed}, {"c2", c, remit.ResponseFailed},
+		{"a1", a, remit.ResponseVerified},
+		{"a2", a, remit.ResponseProposed},
+		{"b1", b, remit.ResponseRunning},
+		{"c1", c, remit.ResponseProposed},
+		{"c2", c, remit.ResponseFailed},
 	} {
 		r := response(p.who, noon.Add(time.Duration(i)*time.Minute))
 		r.AskedBy, r.State = p.name, p.state
