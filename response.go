@@ -118,6 +118,12 @@ const (
 	ResponseExpired  ResponseState = "expired"
 )
 
+// ResponseStates lists the states of a response.
+var ResponseStates = []ResponseState{
+	ResponseProposed, ResponseRejected, ResponseApproved, ResponseRunning, ResponseVerified, ResponseFailed,
+	ResponseUndoing, ResponseUndone, ResponseExpired,
+}
+
 // ResponseStore keeps responses.
 type ResponseStore interface {
 	// PutResponse writes a response that was read at r.Version, 0 for a new

@@ -63,8 +63,8 @@ type containQuestion struct {
 
 func contain(cmd *cobra.Command, global *globalFlags, f *responseFlags, q containQuestion) error {
 	ctx := cmd.Context()
-	if q.format != "text" && q.format != "json" {
-		return remit.Errorf(remit.Invalid, "", "no format %q: use text or json", q.format)
+	if err := planFormat(q.format); err != nil {
+		return err
 	}
 	var grades []remit.Grade
 	for _, name := range q.grades {
@@ -110,6 +110,14 @@ func contain(cmd *cobra.Command, global *globalFlags, f *responseFlags, q contai
 		fmt.Fprintf(cmd.ErrOrStderr(), "\nNEXT\n  somebody else: remit plans approve %s\n", plan.ID)
 	} else {
 		fmt.Fprintf(cmd.ErrOrStderr(), "\nNEXT\n  remit plans undo %s   gives it back\n", plan.ID)
+	}
+	return nil
+}
+
+// planFormat refuses a format of which there is none.
+func planFormat(format string) error {
+	if format != "text" && format != "json" {
+		return remit.Errorf(remit.Invalid, "", "no format %q: use text or json", format)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -43,8 +44,12 @@ func newPlansListCommand(global *globalFlags) *cobra.Command {
 				return err
 			}
 			var f remit.ResponseFilter
-			for _, s := range states {
-				f.States = append(f.States, remit.ResponseState(s))
+			for _, name := range states {
+				state := remit.ResponseState(name)
+				if !slices.Contains(remit.ResponseStates, state) {
+					return remit.Errorf(remit.Invalid, "", "no state %q: see remit plans list --help", name)
+				}
+				f.States = append(f.States, state)
 			}
 			t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(t, "PLAN\tSTATE\tMADE\tSYSTEM\tDOES\tASKED BY\tAPPROVED BY")
@@ -75,6 +80,9 @@ func newPlansShowCommand(global *globalFlags) *cobra.Command {
 		Short: "Show what a plan changes, what it breaks and what became of it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := planFormat(format); err != nil {
+				return err
+			}
 			return onPlan(cmd, global, &responseFlags{}, args[0], func(ctx context.Context, s *response.Responses, id remit.ID) error {
 				r, err := s.Get(ctx, id)
 				if err != nil {
