@@ -53,7 +53,7 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 	if err != nil {
 		return remit.Response{}, err
 	}
-	now := s.o.Now().UTC()
+	now := s.o.Now().UTC().Truncate(time.Microsecond) // as a store keeps it
 	taken, err := s.take(ctx, q, now)
 	if err != nil {
 		return remit.Response{}, err
