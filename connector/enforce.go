@@ -18,7 +18,8 @@ import (
 // when a right is missing, and [remit.Unavailable] when trying again may help.
 type Enforcer interface {
 	// Prepare installs, ahead of need, what steps will use, and brings it up to
-	// date. It is called when Remit begins to enforce, and is idempotent.
+	// date, so that they are in effect the sooner. It is idempotent; a step that
+	// needs what is missing installs it itself.
 	Prepare(ctx context.Context) error
 
 	// Plan tells the steps that would do what is ordered, in their order. It

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"remit"
@@ -39,9 +40,6 @@ func (s *Responses) CarryOut(ctx context.Context, id remit.ID) (remit.Response, 
 			return r, err
 		}
 	}
-	if err := enforcer.Prepare(ctx); err != nil {
-		return s.failed(ctx, r, -1, err)
-	}
 	for i := range r.Steps {
 		if r.Steps[i].State == remit.ResponseVerified {
 			continue
@@ -67,7 +65,9 @@ func (s *Responses) CarryOut(ctx context.Context, id remit.ID) (remit.Response, 
 }
 
 // Undo gives back what a plan took, the last step first, or goes on with an undo
-// that was begun. A step that cannot be undone stays, and the history says so.
+// that was begun. A step that cannot be undone stays, and the history says so. One
+// whose object somebody else has changed since is left to him, and keeps no other
+// from being undone: the plan is failed then, and can be undone again.
 func (s *Responses) Undo(ctx context.Context, id remit.ID, by string) (remit.Response, error) {
 	const op = "undo plan"
 	r, err := s.Get(ctx, id)
@@ -89,30 +89,45 @@ func (s *Responses) Undo(ctx context.Context, id remit.ID, by string) (remit.Res
 	default:
 		return r, remit.Errorf(remit.Conflict, op, "it is %s: nothing of it was done", r.State)
 	}
-	note := ""
+	var notes []string
+	var failed error
+	retry := false
 	for i := len(r.Steps) - 1; i >= 0; i-- {
 		step := &r.Steps[i]
 		switch {
 		case step.Tries == 0 || step.State == remit.ResponseUndone:
 			continue
 		case step.Undo == "":
-			note = fmt.Sprintf("step %d cannot be undone: %s", i+1, step.Does)
+			notes = append(notes, fmt.Sprintf("step %d cannot be undone: %s", i+1, step.Does))
 			continue
 		}
-		if err := s.try(ctx, *step, enforcer.Undo, nil); err != nil {
+		switch err := s.try(ctx, *step, enforcer.Undo, nil); {
+		case err == nil:
+			step.State, step.Failure = remit.ResponseUndone, ""
+		case remit.KindOf(err) == remit.Conflict && step.State == remit.ResponseFailed:
+			// It failed because the object was not as planned, and it still is not.
+			notes = append(notes, fmt.Sprintf("step %d had not been done, and its object is as others made it", i+1))
+			step.State = remit.ResponseUndone
+		default:
 			step.Failure = err.Error()
-			put, e := s.o.Store.PutResponse(ctx, r)
-			if e != nil {
-				return r, errors.Join(err, e)
-			}
-			return put, remit.Errorf(remit.KindOf(err), op, "step %d: %w", i+1, err)
+			failed = errors.Join(failed, remit.Errorf(remit.KindOf(err), op, "step %d: %w", i+1, err))
+			retry = retry || again(err)
 		}
-		step.State, step.Failure = remit.ResponseUndone, ""
 		if r, err = s.o.Store.PutResponse(ctx, r); err != nil {
-			return r, err
+			return r, errors.Join(failed, err)
 		}
 	}
-	return s.move(ctx, r, remit.ResponseUndone, "remit", note)
+	switch note := strings.Join(notes, "; "); {
+	case failed == nil:
+		return s.move(ctx, r, remit.ResponseUndone, "remit", note)
+	case retry:
+		return r, failed
+	default:
+		if r, err = s.move(ctx, r, remit.ResponseFailed, "remit", "not undone as a whole: "+failed.Error()); err != nil {
+			return r, errors.Join(failed, err)
+		}
+		return r, failed
+	}
 }
 
 // try does a step until it is in effect, within the time there is for it.
@@ -148,16 +163,13 @@ func again(err error) bool {
 	return false
 }
 
-// failed writes that a plan did not get on, at a step or (-1) before the first.
-// What may go away by itself leaves the plan running, for another try; and so does
-// a caller who does not wait any longer.
+// failed writes that a plan did not get on, at a step. What may go away by itself
+// leaves the plan running, for another try; and so does a caller who does not wait
+// any longer.
 func (s *Responses) failed(ctx context.Context, r remit.Response, step int, cause error) (remit.Response, error) {
 	const op = "carry out plan"
-	where := "before the first step"
-	if step >= 0 {
-		where = fmt.Sprintf("step %d", step+1)
-		r.Steps[step].Failure = cause.Error()
-	}
+	where := fmt.Sprintf("step %d", step+1)
+	r.Steps[step].Failure = cause.Error()
 	if ctx.Err() != nil {
 		return r, remit.Errorf(remit.Unavailable, op, "%s: %w", where, context.Cause(ctx))
 	}
@@ -167,9 +179,7 @@ func (s *Responses) failed(ctx context.Context, r remit.Response, step int, caus
 		r, e = s.o.Store.PutResponse(ctx, r)
 		return r, errors.Join(err, e)
 	}
-	if step >= 0 {
-		r.Steps[step].State = remit.ResponseFailed
-	}
+	r.Steps[step].State = remit.ResponseFailed
 	r, e = s.move(ctx, r, remit.ResponseFailed, "remit", where+": "+cause.Error())
 	return r, errors.Join(err, e)
 }

@@ -258,8 +258,28 @@ func TestFailure(t *testing.T) {
 	if got.Steps[0].State != remit.ResponseVerified || w.objects["one"] != "" || w.objects["three"] != "3" {
 		t.Errorf("%v, %v", got.Steps[0].State, w.objects)
 	}
-	w.objects["two"] = "2"
-	if got, err = s.Undo(t.Context(), plan.ID, "bob"); err != nil || got.State != remit.ResponseUndone || w.objects["one"] != "1" || w.changes["three"] != 0 {
+	// What others made of the second is theirs; the first is given back.
+	if got, err = s.Undo(t.Context(), plan.ID, "bob"); err != nil || got.State != remit.ResponseUndone || w.objects["one"] != "1" || w.objects["two"] != "somebody else's" || w.changes["three"] != 0 {
+		t.Errorf("%s, %v, %v", got.State, w.objects, err)
+	}
+}
+
+// TestUndoMeetsOthers gives back everything but what somebody else has changed
+// since, says so, and can be done again. It once stopped there.
+func TestUndoMeetsOthers(t *testing.T) {
+	w, store := newWorld(), open(t)
+	s := responses(store, w)
+	plan := propose(t, s)
+	if _, err := s.CarryOut(t.Context(), plan.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.objects["three"] = "somebody else's"
+	got, err := s.Undo(t.Context(), plan.ID, "bob")
+	if remit.KindOf(err) == "" || got.State != remit.ResponseFailed || got.Steps[2].Failure == "" || w.objects["one"] != "1" || w.objects["two"] != "2" {
+		t.Fatalf("%s, %v, %v", got.State, w.objects, err)
+	}
+	w.objects["three"] = ""
+	if got, err = s.Undo(t.Context(), plan.ID, "bob"); err != nil || got.State != remit.ResponseUndone || w.objects["three"] != "3" || w.changes["one"] != 2 {
 		t.Errorf("%s, %v, %v", got.State, w.objects, err)
 	}
 }

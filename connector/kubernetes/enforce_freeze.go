@@ -340,7 +340,7 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	planned.Steps = []remit.Step{step}
 	planned.Why = append(planned.Why, "A frozen credential can still read, act as whom it may impersonate, and change admission policies where it has the right to: admission sees none of these. Where the identity is an administrator, remove its grants as well. A login of the group system:masters cannot be frozen.")
 	if err := e.policiesCurrent(ctx, op); remit.KindOf(err) == remit.Conflict {
-		planned.Why = append(planned.Why, "The admission policy is not installed or not up to date: Remit has to prepare first, and the policy takes a second or two to act the first time.")
+		planned.Why = append(planned.Why, "The admission policy is not installed or not up to date: the plan brings it up to date, and it takes a second or two to act the first time.")
 	} else if err != nil {
 		return connector.Planned{}, err
 	}
@@ -435,6 +435,13 @@ func (e *Enforcer) explained(op string, err error) error {
 
 func (e *Enforcer) doFreeze(ctx context.Context, step remit.Step) error {
 	after, err := frozenAfter(step)
+	if err != nil {
+		return err
+	}
+	err = e.policiesCurrent(ctx, "freeze credentials")
+	if remit.KindOf(err) == remit.Conflict {
+		err = e.prepareFreeze(ctx)
+	}
 	if err != nil {
 		return err
 	}

@@ -390,11 +390,8 @@ func TestEnforceFreeze(t *testing.T) {
 	if _, err := policies.Patch(ctx, policyName, types.MergePatchType, []byte(`{"spec":{"failurePolicy":"Ignore"}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Do(ctx, second); err != nil {
-		t.Fatal(err)
-	}
 	wantKind(t, e.Verify(ctx, second), remit.Conflict)
-	if err := e.Prepare(ctx); err != nil {
+	if err := e.Do(ctx, second); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Verify(ctx, second); err != nil {
