@@ -31,6 +31,11 @@ type Response struct {
 	Changed    time.Time `json:"changed"`
 	Expires    time.Time `json:"expires"` // a proposal that nobody approved until then is void
 
+	// Due is when there is something to do again, of a running one that waits: for
+	// a grace period to end, for the next look whether it still holds, for another
+	// try. Zero: at once.
+	Due time.Time `json:"due,omitzero"`
+
 	// Used is what the subject did within the last 30 days, the most first: what
 	// may break.
 	Used []Usage `json:"used,omitempty"`
@@ -80,14 +85,27 @@ const (
 // Grades lists the grades from the mildest.
 var Grades = []Grade{FreezeCredentials, RefuseCredentials, RemoveGrants, KillTokens, Quarantine}
 
+// Phase is what a step of a rotation does. The phases come in their order: an old
+// credential ends only when its successor was seen in use.
+type Phase string
+
+// The phases of a rotation.
+const (
+	Issue    Phase = "issue"     // the successor is made
+	Deliver  Phase = "deliver"   // one destination gets it
+	AwaitUse Phase = "await-use" // until it is seen in use
+	End      Phase = "end"       // the old one ends, after its grace
+)
+
 // Step is one change of a response, of one object.
 type Step struct {
-	Grade  Grade         `json:"grade,omitempty"`
-	Object Ref           `json:"object"` // what is changed
-	Does   string        `json:"does"`   // what it changes, in words
-	Diff   string        `json:"diff"`   // the same, line by line: what goes begins with "-", what comes with "+"
-	Breaks string        `json:"breaks"` // who will notice; "" when nobody
-	Undo   string        `json:"undo"`   // how it is undone; "" when it cannot be
+	Grade  Grade         `json:"grade,omitempty"` // of containment
+	Phase  Phase         `json:"phase,omitempty"` // of rotation
+	Object Ref           `json:"object"`          // what is changed
+	Does   string        `json:"does"`            // what it changes, in words
+	Diff   string        `json:"diff"`            // the same, line by line: what goes begins with "-", what comes with "+"
+	Breaks string        `json:"breaks"`          // who will notice; "" when nobody
+	Undo   string        `json:"undo"`            // how it is undone; "" when it cannot be
 	State  ResponseState `json:"state"`
 
 	// Before is what the system held when the step was planned and After what
