@@ -49,6 +49,10 @@ type engine interface {
 	begin() string
 	forUpdate() string
 
+	// hold takes the lock of a number, for as long as this process lives or until
+	// release is called. release is nil when another has it.
+	hold(ctx context.Context, db *sql.DB, n uint64) (release func(), err error)
+
 	// retry says whether a transaction that failed so should simply be run
 	// again.
 	retry(err error) bool
