@@ -76,6 +76,9 @@ const (
 	Contain Action = "contain"
 )
 
+// Actions lists the actions.
+var Actions = []Action{Revoke, Rotate, Disable, Reduce, Contain}
+
 // Grade is how hard a step of containment cuts, from what only the attacker
 // notices to what ends the workload.
 type Grade string

@@ -61,8 +61,9 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 	}
 	defer unlock()
 
-	uri := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + sqlitePragmas
-	s := &Store{engine: sqliteEngine{path}, where: path, closed: make(chan struct{}), single: make(chan *tx, 1)}
+	e := sqliteEngine{path}
+	uri := e.uri()
+	s := &Store{engine: e, where: path, closed: make(chan struct{}), single: make(chan *tx, 1)}
 	if s.db, err = sql.Open("sqlite", uri+sqliteWriterCache+"&_txlock=immediate"); err != nil {
 		return nil, s.engine.failure(op, err)
 	}
@@ -128,6 +129,11 @@ func lockFile(ctx context.Context, path string, wait time.Duration) (unlock func
 }
 
 type sqliteEngine struct{ path string }
+
+// uri names the file to the driver.
+func (e sqliteEngine) uri() string {
+	return "file:" + (&url.URL{Path: e.path}).EscapedPath() + "?" + sqlitePragmas
+}
 
 func (sqliteEngine) rebind(query string) string { return query }
 func (sqliteEngine) in(column string) string {
