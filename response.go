@@ -67,6 +67,7 @@ const (
 	Disable Action = "disable"
 	Reduce  Action = "reduce"
 	Contain Action = "contain"
+	Guard   Action = "guard" // keep new weaknesses out of the system
 )
 
 // Grade is how hard a step of containment cuts, from what only the attacker
