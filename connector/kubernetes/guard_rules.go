@@ -287,7 +287,10 @@ func ownerKeyPattern(keys []string) string {
 }
 
 // noOwnerPattern matches the values in which [names] finds nobody.
-const noOwnerPattern = `^(?i:[\s"'\[\]]*(?:none|unknown|n/a|na|tbd|todo|nobody|null|-)?[\s"'\[\]]*[,;\n]?)*$`
+const (
+	noOwnerPattern = `^(?i:` + noOwner + `(?:[,;\n]` + noOwner + `)*)$`
+	noOwner        = `[\s"'\[\]]*(?:none|unknown|n/a|na|tbd|todo|nobody|null|-)?[\s"'\[\]]*`
+)
 
 // celList writes a list of strings.
 func celList(items ...string) string {

@@ -11,9 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fastjson"
 	"sigs.k8s.io/yaml"
 
 	"remit"
+	"remit/connector"
+	"remit/inventory"
+	"remit/store/sqlstore"
 )
 
 var updateGolden = flag.Bool("update-guard", false, "write the golden files of the guard anew")
@@ -270,6 +274,8 @@ func FuzzGuardOwner(f *testing.F) {
 	f.Add("example.com/Team", "none; unknown")
 	f.Add("a8r.io/owner", `"-"`)
 	f.Add("guilds", "x")
+	f.Add("team", "none-")
+	f.Add("team", "none,;tbd")
 	j, err := NewGuardJudge(allGuarded(GuardAudit))
 	if err != nil {
 		f.Fatal(err)
@@ -292,6 +298,165 @@ func FuzzGuardOwner(f *testing.F) {
 		}
 		if claims := reader.claims(nil, map[string]string{key: value}); (len(claims) > 0) != (len(found) == 0) {
 			t.Errorf("%q: %q: the inventory finds the owners %v, and the policy refuses %v", key, value, claims, found)
+		}
+	})
+}
+
+// TestGuardInventory tries a guard on what files hold, through the store.
+func TestGuardInventory(t *testing.T) {
+	ctx := t.Context()
+	manifests := filepath.Join(t.TempDir(), "all.yaml")
+	text := `
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: owned, annotations: {contact: alice@example.com}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: default, namespace: shop}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: api, namespace: shop}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: quiet, namespace: owned}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: api-token, namespace: shop, annotations: {kubernetes.io/service-account.name: api}}
+type: kubernetes.io/service-account-token
+data: {token: eA==}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop, labels: {team: shop}}
+spec:
+  selector: {matchLabels: {a: b}}
+  template:
+    metadata: {labels: {a: b}}
+    spec:
+      serviceAccountName: api
+      containers: [{name: c, image: i}]
+      volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t, expirationSeconds: 86400}}]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: boss}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{kind: ServiceAccount, namespace: shop, name: api}, {kind: ServiceAccount, namespace: velero, name: server}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: binder, namespace: shop}
+rules: [{apiGroups: [rbac.authorization.k8s.io], resources: [roles], verbs: [bind]}, {apiGroups: [apps], resources: ["*"], verbs: ["*"]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: reader, namespace: shop}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: [get]}, {apiGroups: [apps], resources: ["*"], verbs: ["*"]}]
+`
+	if err := os.WriteFile(manifests, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files, err := OpenFiles([]string{manifests}, Config{Name: "files"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlstore.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "remit.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	read, err := (&inventory.Reconciler{Store: store}).Sync(ctx, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := NewGuardJudge(allGuarded(GuardAudit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	if err := j.Inventory(ctx, store, read.System.ID, func(m GuardMatch) { found = append(found, string(m.Rule)+": "+m.Object.String()) }); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(found)
+	want := []string{
+		"admins: ClusterRoleBinding boss", "admins: Role shop/binder", "owners: ServiceAccount shop/api",
+		"token-secrets: Secret shop/api-token", "tokens: Deployment shop/web",
+	}
+	if !slices.Equal(found, want) {
+		t.Errorf("found %q, not %q", found, want)
+	}
+
+	homes, err := GuardHomes(ctx, store, read.System.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(user, groups, resource, namespace, body string) []GuardMatch {
+		t.Helper()
+		if body != "" {
+			body = `,"requestObject":` + body
+		}
+		raw := []byte(`{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Request","auditID":"1","stage":"ResponseComplete","verb":"create",` +
+			`"requestURI":"/x","user":{"username":"` + user + `","groups":[` + groups + `]},"sourceIPs":["10.0.0.1"],` +
+			`"objectRef":{"resource":"` + resource + `","namespace":"` + namespace + `","name":"x","apiVersion":"v1"},"responseStatus":{"code":201},` +
+			`"requestReceivedTimestamp":"2026-11-20T10:00:00.000000Z"` + body + `}`)
+		v, err := fastjson.ParseBytes(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e connector.Event
+		if err := Audit.Decode(v, &connector.Interner{}, &e); err != nil {
+			t.Fatal(err)
+		}
+		found, err := j.Event(&e.Activity, raw, homes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	const account = `{"metadata":{"name":"x"}}`
+	if got := event("alice", "", "serviceaccounts", "shop", account); len(got) != 1 || got[0].Rule != GuardOwners || got[0].Message == "" {
+		t.Errorf("an account without an owner: %+v", got)
+	}
+	if got := event("alice", "", "serviceaccounts", "owned", account); len(got) != 0 {
+		t.Errorf("an account in a namespace with an owner: %+v", got)
+	}
+	if got := event("alice", `"system:masters"`, "serviceaccounts", "shop", account); len(got) != 0 {
+		t.Errorf("an account that an administrator made: %+v", got)
+	}
+	if got := event("alice", "", "serviceaccounts", "shop", ""); len(got) != 1 || got[0].Message != "" {
+		t.Errorf("an account of which the log holds nothing: %+v", got)
+	}
+	if got := event("system:serviceaccount:kube-system:job-controller", "", "pods", "shop", ""); len(got) != 0 {
+		t.Errorf("a pod that a controller made: %+v", got)
+	}
+	if got := event("alice", "", "configmaps", "shop", ""); len(got) != 0 {
+		t.Errorf("what no rule is about: %+v", got)
+	}
+}
+
+// FuzzAuditRefusal holds that no note of the log stops an event from being read.
+func FuzzAuditRefusal(f *testing.F) {
+	f.Add(`[{"message":"Remit's guard: no","policy":"remit-guard-tokens","binding":"b","expressionIndex":0,"validationActions":["Deny","Audit"]}]`)
+	f.Add(`[{"policy":"x"},{"policy":1},3,null]`)
+	f.Add(`{`)
+	f.Fuzz(func(t *testing.T, note string) {
+		v := fastjson.MustParse(`{}`)
+		v.Set("note", new(fastjson.Arena).NewString(note))
+		a := remit.Activity{Code: 403, Outcome: remit.Denied}
+		readRefusal(v.Get("note"), &connector.Interner{}, &a)
+		if len(a.Reason) > maxRefusal+8 {
+			t.Errorf("a reason of %d bytes", len(a.Reason))
+		}
+		if _, _, ok := GuardVerdict(a.Reason); ok && !strings.Contains(note, guardPrefix) {
+			t.Errorf("%q is read as the guard's", note)
 		}
 	})
 }
