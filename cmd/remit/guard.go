@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -178,16 +177,15 @@ func planGuard(ctx context.Context, data *dataDir, c *config, f *responseFlags, 
 	return responses, plan, err
 }
 
-// guardHistory is what plans have made of the guard of a system: objects and what
-// they were.
+// guardHistory is what plans have left of the guard of a system.
 type guardHistory struct {
-	made   map[string]bool
-	first  remit.Response // the first that was carried out
+	left   map[remit.Ref]string // each object, as the last plan about it left it
+	first  remit.Response       // the first that was carried out
 	exists bool
 }
 
 func guardedBefore(ctx context.Context, data *dataDir, system remit.ID) (guardHistory, error) {
-	h := guardHistory{made: map[string]bool{}}
+	h := guardHistory{left: map[remit.Ref]string{}}
 	page := remit.PageRequest{Limit: 1000}
 	for {
 		some, next, err := data.Store.Responses(ctx, remit.ResponseFilter{System: system, States: []remit.ResponseState{remit.ResponseVerified}}, page)
@@ -200,7 +198,9 @@ func guardedBefore(ctx context.Context, data *dataDir, system remit.ID) (guardHi
 			}
 			h.first, h.exists = r, true // the newest come first
 			for _, s := range r.Steps {
-				h.made[madeKey(s)] = true
+				if _, later := h.left[s.Object]; !later {
+					h.left[s.Object] = compact(s.After)
+				}
 			}
 		}
 		if page.After = next; next == "" {
@@ -209,15 +209,19 @@ func guardedBefore(ctx context.Context, data *dataDir, system remit.ID) (guardHi
 	}
 }
 
-// restoredBy says whether a plan does nothing but to put back what was there.
+// restoredBy says whether a plan does nothing but to put back what the last plans
+// had left, which somebody has changed since.
 func (h guardHistory) restoredBy(plan remit.Response) bool {
-	return !slices.ContainsFunc(plan.Steps, func(s remit.Step) bool { return string(s.After) == "null" || !h.made[madeKey(s)] })
+	return !slices.ContainsFunc(plan.Steps, func(s remit.Step) bool {
+		left, known := h.left[s.Object]
+		return !known || left != compact(s.After)
+	})
 }
 
-func madeKey(s remit.Step) string {
-	var after bytes.Buffer
-	if err := json.Compact(&after, s.After); err != nil {
+func compact(text json.RawMessage) string {
+	var out bytes.Buffer
+	if err := json.Compact(&out, text); err != nil {
 		return ""
 	}
-	return strings.Join([]string{s.Object.Kind, s.Object.Name, after.String()}, "\n")
+	return out.String()
 }

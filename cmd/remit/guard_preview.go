@@ -226,7 +226,7 @@ func (p *guardPreview) write(w io.Writer, guard kubernetes.Guard) error {
 	writeGuardEvents(out, p.Events)
 	for _, r := range kubernetes.GuardRules {
 		if n := p.Unjudged[string(r)]; n > 0 {
-			out.line("  %-14s %d events cannot be judged: the log holds no body of them (level Metadata, or the raw form is not kept)", r, n)
+			out.line("  %-14s %6d × not judged: the log holds no body of the request (level Metadata, or the raw form is not kept)", r, n)
 		}
 	}
 	out.line("\nNothing was changed. With audit in the configuration: remit guard apply, and after some days remit guard report.")

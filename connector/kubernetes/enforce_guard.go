@@ -120,6 +120,10 @@ func (e *Enforcer) planGuard(ctx context.Context) (connector.Planned, error) {
 		return connector.Planned{}, err
 	}
 	planned.Why = append(planned.Why, why...)
+	if e.guard.State(GuardTokens) != GuardOff && !e.guard.NotExtended && e.guard.maxLifetime() < extendedLifetime {
+		planned.Why = append(planned.Why,
+			"The token that Kubernetes itself puts into every pod asks for an hour and is valid for a year: no pod could start if that were refused. To end it, run the API server with --service-account-extend-token-expiration=false and set extend_token_expiration: false.")
+	}
 	if e.guard.On() {
 		planned.Why = append(planned.Why,
 			"A policy acts a second or two after it is written. Logins of system:masters, nodes, the parts of the cluster, accounts of kube-system and Remit's own login ("+self.Username+") are never refused; what exists already stays as it is.")
