@@ -72,6 +72,10 @@ type listenConfig struct {
 	Hosts       []string `yaml:"hosts"`
 	Certificate string   `yaml:"certificate"`
 	Key         string   `yaml:"key"`
+
+	// Events says whether events may be handed in here, which is the default;
+	// without them it only answers the systems that have Authorize.
+	Events *bool `yaml:"events"`
 }
 
 // logConfig is one file that is followed.
@@ -121,6 +125,9 @@ type systemConfig struct {
 	Mode      remit.Mode    `yaml:"mode"`
 	Enforce   enforceConfig `yaml:"enforce"`
 	Approvals *int          `yaml:"approvals"`
+
+	// Authorize has `remit serve` answer the cluster's authorization webhook.
+	Authorize bool `yaml:"authorize"`
 
 	// Guard is what the cluster is to refuse from now on, in place of the one
 	// for all.

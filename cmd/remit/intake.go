@@ -26,8 +26,11 @@ import (
 
 // takesEvents says whether there is any way in for events.
 func (c *config) takesEvents() bool {
-	return c.Listen.Address != "" || len(c.Logs) > 0 || len(c.Polls) > 0
+	return c.Listen.takesEvents() || len(c.Logs) > 0 || len(c.Polls) > 0
 }
+
+// takesEvents says whether events may be handed in where Remit listens.
+func (l *listenConfig) takesEvents() bool { return l.Address != "" && (l.Events == nil || *l.Events) }
 
 // intake is everything that takes events in and reads them.
 type intake struct {
@@ -168,17 +171,25 @@ func (i *intake) Close() {
 	}
 }
 
-// start has everything run until ctx ends.
-func (i *intake) start(ctx context.Context, work *errgroup.Group) {
+// mountHealth adds where it can be asked whether Remit runs.
+func mountHealth(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+}
+
+// start has everything run until ctx ends. authorizing may be nil.
+func (i *intake) start(ctx context.Context, work *errgroup.Group, authorizing *authorizing) {
 	work.Go(func() error { return i.activity.Run(ctx) })
 	work.Go(func() error { return i.watchQueue(ctx) })
 	if i.listener != nil {
 		mux := http.NewServeMux()
-		mux.Handle(ingest.Path, ingest.NewHandler(ingest.Handler{
-			Intake: i.ingest, Tokens: i.tokens, System: i.system, Decoder: decoderNamed, Log: i.log,
-		}))
+		if i.config.Listen.takesEvents() {
+			mux.Handle(ingest.Path, ingest.NewHandler(ingest.Handler{
+				Intake: i.ingest, Tokens: i.tokens, System: i.system, Decoder: decoderNamed, Log: i.log,
+			}))
+		}
 		mux.Handle("GET /metrics", i.metrics.Handler(i.tokens))
-		mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+		mountHealth(mux)
+		authorizing.mount(mux)
 		i.log.Info("listening", "address", i.listener.Addr().String())
 		work.Go(func() error { return server.Serve(ctx, i.listener, mux, i.log) })
 	}

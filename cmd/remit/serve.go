@@ -39,7 +39,10 @@ it is told to stop. It may be killed at any moment and started again.
 
 With --listen it takes audit events in: a cluster's audit webhook, or JSON lines
 sent with a token ("remit token create"). Files of events that the configuration
-names are followed. What is unusual is a finding within a second.`,
+names are followed. What is unusual is a finding within a second.
+
+Of systems with authorize: true it answers the API server that asks about each
+request, so that Remit can refuse single credentials ("remit token authorizer").`,
 		Example: `  remit serve --data-dir /var/lib/remit
   remit serve --data-dir ~/.remit --context prod --listen :8443`,
 		Args: cobra.NoArgs,
@@ -92,15 +95,25 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		return err
 	}
 	defer responding.Close()
-	if c.takesEvents() {
+	authorizing, err := openAuthorizing(c, data, log)
+	if err != nil {
+		return err
+	}
+	authorizing.start(ctx, work)
+	switch {
+	case c.takesEvents():
 		intake, err := f.openIntake(ctx, data, c, responding, log)
 		if err != nil {
 			return err
 		}
 		defer intake.Close()
 		watch.Changed = intake.activity.InventoryChanged
-		intake.start(ctx, work)
-	} else if f.noWatch {
+		intake.start(ctx, work, authorizing)
+	case authorizing != nil:
+		if err := authorizing.listenOnly(ctx, work, c, data, log); err != nil {
+			return err
+		}
+	case f.noWatch:
 		return remit.Errorf(remit.Invalid, "serve", "nothing to do: leave --no-watch out, or say where events come from with --listen, or with logs or polls in the configuration")
 	}
 	tokens, err := token.New(data.Store, data.Key, nil)

@@ -17,8 +17,10 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"remit"
+	"remit/connector/kubernetes"
 	"remit/report"
 	"remit/server"
+	"remit/server/authorize"
 	"remit/server/ingest"
 	"remit/server/token"
 )
@@ -26,11 +28,12 @@ import (
 func newTokenCommand(global *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Make and revoke the tokens with which events are sent to Remit",
+		Short: "Make and revoke the tokens with which others send to Remit and ask it",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newTokenCreateCommand(global), newTokenListCommand(global), newTokenRevokeCommand(global), newTokenAuthorityCommand(global))
+	cmd.AddCommand(newTokenCreateCommand(global), newTokenListCommand(global), newTokenRevokeCommand(global),
+		newTokenAuthorityCommand(global), newTokenAuthorizerCommand(global))
 	return cmd
 }
 
@@ -61,10 +64,12 @@ credential. A client may have several, so that one can be replaced without a
 pause: create, install, revoke the former.
 
 With --webhook it prints the file that a Kubernetes API server takes as its
---audit-webhook-config-file.`,
+--audit-webhook-config-file or, with --for authorize, the kubeconfig that its
+authorization configuration names ("remit token authorizer").`,
 		Example: `  remit token create prod-audit --system prod --source kubernetes --webhook https://remit.example.com:8443 > webhook.yaml
   remit token create collector --owner platform --expires 90d
-  remit token create prometheus --for metrics`,
+  remit token create prometheus --for metrics
+  remit token create prod-authorize --for authorize --system prod --webhook https://remit.example.com:8443 > remit.kubeconfig`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Client, r.Lifetime = args[0], time.Duration(lifetime)
@@ -72,8 +77,8 @@ With --webhook it prints the file that a Kubernetes API server takes as its
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "`what` it is for: events or metrics")
-	flags.StringVar(&r.System, "system", "", "`name` of the system whose events are sent with it; the default is that the events tell")
+	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "`what` it is for: events, metrics or authorize")
+	flags.StringVar(&r.System, "system", "", "`name` of the system whose events are sent with it, or which asks with it; the default is that the events tell")
 	flags.StringVar(&r.Source, "source", "", "`source` of the events, as kubernetes; the default is to recognise it")
 	flags.StringVar(&r.Owner, "owner", "", "the `team` or person that answers for the client")
 	flags.Var(&lifetime, "expires", "after how long it ends")
@@ -85,16 +90,26 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 	if _, err := decoderNamed(r.Source); err != nil {
 		return err
 	}
-	var host string
+	var host, path string
 	if webhook != "" {
 		u, err := url.Parse(webhook)
 		if err != nil || u.Scheme != "https" || u.Host == "" {
-			return remit.Errorf(remit.Invalid, "", "--webhook %s: write https://HOST:PORT; audit events are sent by TLS only", webhook)
-		}
-		if r.Scope != token.SendEvents {
-			return remit.Errorf(remit.Invalid, "", "--webhook is for sending events: leave --for %s out", r.Scope)
+			return remit.Errorf(remit.Invalid, "", "--webhook %s: write https://HOST:PORT; API servers send by TLS only", webhook)
 		}
 		host = u.Hostname()
+		switch {
+		case r.Scope == token.SendEvents:
+			path = ingest.Path
+		case r.Scope == token.Authorize && r.System == "":
+			return remit.Errorf(remit.Invalid, "", "--webhook and --for authorize need the name of the system that asks: add --system")
+		case r.Scope == token.Authorize:
+			path = authorize.Path(r.System)
+		default:
+			return remit.Errorf(remit.Invalid, "", "--webhook is for sending events, or with --for authorize for asking: leave --for %s out", r.Scope)
+		}
+	}
+	if r.Scope == token.Authorize && r.Source != "" {
+		return remit.Errorf(remit.Invalid, "", "--source is for tokens with which events are sent: leave it out")
 	}
 	data, tokens, err := openTokens(cmd, global)
 	if err != nil {
@@ -130,7 +145,7 @@ func createToken(cmd *cobra.Command, global *globalFlags, r token.Request, webho
 			fmt.Fprintf(cmd.ErrOrStderr(), "the certificate does not name %s yet: add it to listen.hosts in remit.yaml\n", report.Visible(host))
 		}
 	}
-	return writeWebhook(cmd.OutOrStdout(), strings.TrimSuffix(webhook, "/")+ingest.Path, authority, secret)
+	return writeWebhook(cmd.OutOrStdout(), strings.TrimSuffix(webhook, "/")+path, authority, secret)
 }
 
 // tokenSystem makes sure that events for a system of that name will find it.
@@ -143,6 +158,8 @@ func tokenSystem(cmd *cobra.Command, data *dataDir, c *config, r *token.Request)
 		slices.ContainsFunc(c.Systems, func(s systemConfig) bool { return s.Name == r.System })
 	switch {
 	case known:
+	case r.Scope == token.Authorize:
+		fmt.Fprintf(cmd.ErrOrStderr(), "no system %s is known yet: add it under systems in remit.yaml, with authorize: true\n", report.Visible(r.System))
 	case r.Source == "":
 		return remit.Errorf(remit.Invalid, "create token", "no system %q is known yet: scan it first, or name the --source of its events (%s)", r.System, strings.Join(sourceNames(), ", "))
 	default:
@@ -248,4 +265,33 @@ func newTokenAuthorityCommand(global *globalFlags) *cobra.Command {
 			return err
 		},
 	}
+}
+
+func newTokenAuthorizerCommand(_ *globalFlags) *cobra.Command {
+	var kubeconfig string
+	var except []string
+	cmd := &cobra.Command{
+		Use:   "authorizer",
+		Short: "Print the configuration with which a Kubernetes API server asks Remit",
+		Long: `Authorizer prints an AuthorizationConfiguration (Kubernetes 1.32 and later) with
+which an API server asks Remit about each request, for the grade
+refuse-credentials. The API server takes it as --authorization-config, in place
+of --authorization-mode. It names the kubeconfig that
+"remit token create --for authorize --webhook" prints.
+
+Administrators (system:masters), nodes, the parts of the cluster itself and those
+that --except names are left out: they are never asked about, and never refused.
+While Remit does not answer, requests go on; failurePolicy: Deny refuses them.`,
+		Example: `  remit token authorizer --kubeconfig /etc/kubernetes/remit.kubeconfig > authorization.yaml`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := cmd.OutOrStdout().Write(kubernetes.AuthorizationConfiguration(kubeconfig, except))
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&kubeconfig, "kubeconfig", "/etc/kubernetes/remit.kubeconfig", "the `file` with the token, as the API server sees it")
+	flags.StringSliceVar(&except, "except", []string{"system:serviceaccount:remit:remit", "system:serviceaccount:remit-system:remit-enforcer"},
+		"the `users` by whose names the cluster knows Remit's own logins")
+	return cmd
 }

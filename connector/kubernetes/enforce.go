@@ -11,6 +11,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -118,6 +119,8 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "clusterroles"}, Verbs: []string{"bind"}},
 		// Accounts, and making them anew.
 		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get", "create", "patch", "delete"}},
+		// Asking whether a credential is refused.
+		{APIGroups: []string{authorizationv1.GroupName}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
 	}
 	system = []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
@@ -188,6 +191,8 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 		switch grade {
 		case remit.FreezeCredentials:
 			add, err = e.planFreeze(ctx, identity, frozen)
+		case remit.RefuseCredentials:
+			add, err = e.planRefuse(ctx, identity, frozen)
 		case remit.RemoveGrants:
 			add, err = e.planGrants(ctx, identity)
 		case remit.KillTokens:
@@ -218,6 +223,8 @@ func (e *Enforcer) grade(step remit.Step) (enforceGrade, error) {
 	switch step.Grade {
 	case remit.FreezeCredentials:
 		return enforceGrade{e.doFreeze, e.verifyFreeze, e.undoFreeze}, nil
+	case remit.RefuseCredentials:
+		return enforceGrade{e.doFreeze, e.verifyRefuse, e.undoFreeze}, nil
 	case remit.RemoveGrants:
 		return enforceGrade{e.doGrants, e.verifyGrants, e.undoGrants}, nil
 	case remit.KillTokens:

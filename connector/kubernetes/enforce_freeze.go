@@ -33,9 +33,10 @@ import (
 // those of its pods nothing that is bound to anything. What can still be minted
 // then mints no more, and is listed when the log has shown it.
 //
-// A value lists holds, separated by spaces: "mint:" or "all:" and the plan that
-// holds. Several plans may hold the same credential, and it is free when the
-// last has let go. A person may write just "mint" or "all".
+// A value lists holds, separated by spaces: "mint:", "all:" or "refuse:" and the
+// plan that holds. Several plans may hold the same credential, and it is free when
+// the last has let go. A person may write just the word. What is refused (see
+// [Authorizer]) is held by "all:" as well, since admission knows no "refuse".
 const (
 	policyName    = "remit-containment"
 	guardName     = "remit-containment-guard"
@@ -44,9 +45,10 @@ const (
 	probeKey      = "credential"
 
 	// What a plan's name is made of has neither "mint" nor "all" in it, which
-	// are looked for in the whole value.
-	holdMint = "mint"
-	holdAll  = "all"
+	// are looked for in the whole value; nor has "refuse".
+	holdMint   = "mint"
+	holdAll    = "all"
+	holdRefuse = "refuse"
 
 	// Kubernetes takes 1 MiB of values, etcd 1.5 MiB of everything: keys,
 	// values and what the API server adds.
@@ -67,6 +69,9 @@ func credentialKey(credential string) (string, error) {
 	}
 	return strings.Replace(credential, "=", "-", 1), nil
 }
+
+// credentialOfKey is the credential of a key, the inverse of credentialKey.
+func credentialOfKey(key string) string { return strings.Replace(key, "-", "=", 1) }
 
 // accountUser begins the user name of an account, and accountKey its key.
 const (
@@ -325,16 +330,22 @@ func (e *Enforcer) ensureContained(ctx context.Context) error {
 // frozenState is what a step of freezing found or is to leave, of its own
 // credentials only.
 type frozenState struct {
-	Hold    string            `json:"hold,omitempty"` // the plan, in After
-	Entries map[string]string `json:"entries"`        // of the ConfigMap before; what is held after
+	Hold     string            `json:"hold,omitempty"`     // the plan, in After
+	Identity *remit.Ref        `json:"identity,omitempty"` // whose they are, in After; nil in plans of older versions
+	Entries  map[string]string `json:"entries"`            // of the ConfigMap before; what is held after
 }
 
 func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels map[string]string) (connector.Planned, error) {
+	if len(levels) == 0 {
+		return connector.Planned{}, remit.Errorf(remit.Invalid, "plan containment", "to freeze credentials the order must name some")
+	}
+	return e.planHold(ctx, identity, remit.FreezeCredentials, levels)
+}
+
+// planHold plans entries of the ConfigMap, by the level of each.
+func (e *Enforcer) planHold(ctx context.Context, identity remit.Ref, grade remit.Grade, levels map[string]string) (connector.Planned, error) {
 	const op = "plan containment"
 	var planned connector.Planned
-	if len(levels) == 0 {
-		return planned, remit.Errorf(remit.Invalid, op, "to freeze credentials the order must name some")
-	}
 	var contained corev1.ConfigMap
 	err := e.get(ctx, "ConfigMap", enforceSystemNamespace, containedName, &contained)
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -344,9 +355,9 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	if _, err := rand.Read(name[:]); err != nil {
 		return planned, err
 	}
-	before, after := frozenState{Entries: map[string]string{}}, frozenState{Hold: hex.EncodeToString(name[:]), Entries: levels}
+	before, after := frozenState{Entries: map[string]string{}}, frozenState{Hold: hex.EncodeToString(name[:]), Identity: &identity, Entries: levels}
 	added := map[string]string{}
-	minting, all := 0, 0
+	minting, all, refused := 0, 0, 0
 	var accounts, ended []string
 	var diff strings.Builder
 	for _, key := range sortedKeys(levels) {
@@ -362,6 +373,8 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 			ended = append(ended, strings.Replace(account, "_", "/", 1))
 		case isAccount:
 			accounts = append(accounts, strings.Replace(account, "_", "/", 1))
+		case levels[key] == holdRefuse:
+			refused++
 		case levels[key] == holdAll:
 			all++
 		default:
@@ -372,10 +385,10 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 		return planned, err
 	}
 	step := remit.Step{
-		Grade:  remit.FreezeCredentials,
+		Grade:  grade,
 		Object: remit.Ref{Kind: "ConfigMap", Namespace: enforceSystemNamespace, Name: containedName},
 		Diff:   diff.String(),
-		Undo:   "Take these entries out again; a credential that another plan holds as well stays frozen.",
+		Undo:   "Take these entries out again; a credential that another plan holds as well stays as that one has it.",
 		Before: mustJSON(before), After: mustJSON(after),
 	}
 	var does, breaks []string
@@ -386,6 +399,10 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	if all > 0 {
 		does = append(does, fmt.Sprintf("Refuse whatever %s of %s would change, mint or connect to; reads go on.", numbered(all, "forged credential"), identity))
 	}
+	if refused > 0 {
+		does = append(does, fmt.Sprintf("Refuse everything to %s of %s, reads too: Remit denies it when the API server asks.", numbered(refused, "credential"), identity))
+		breaks = append(breaks, "Whoever uses one of these credentials is refused, a workload that it was stolen from as well, until it has another: a pod gets one when its node renews it, or when it is started again.")
+	}
 	if len(accounts) > 0 {
 		does = append(does, fmt.Sprintf("Let %s mint only from their pods, and nothing that is bound: what was minted a moment ago has no name here yet.", strings.Join(accounts, ", ")))
 		breaks = append(breaks, "So does whatever mints as these accounts with a token that is bound to no pod.")
@@ -395,8 +412,12 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 		breaks = append(breaks, "The account cannot mint tokens for others, until this is undone; its pods get theirs from their nodes.")
 	}
 	step.Does, step.Breaks = strings.Join(does, " "), strings.Join(breaks, " ")
+	if grade == remit.RefuseCredentials {
+		planned.Why = append(planned.Why, "A refused credential is frozen too: while Remit does not answer the API server it can read again, as far as the cluster's failurePolicy lets it, and not write. A login of the group system:masters cannot be refused.")
+	} else {
+		planned.Why = append(planned.Why, "A frozen credential can still read, act as whom it may impersonate, and change admission policies where it has the right to: admission sees none of these. Where the identity is an administrator, remove its grants as well. A login of the group system:masters cannot be frozen.")
+	}
 	planned.Steps = []remit.Step{step}
-	planned.Why = append(planned.Why, "A frozen credential can still read, act as whom it may impersonate, and change admission policies where it has the right to: admission sees none of these. Where the identity is an administrator, remove its grants as well. A login of the group system:masters cannot be frozen.")
 	if time.Now().UnixNano() < e.current.Load() {
 		return planned, nil
 	}
@@ -408,23 +429,42 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	return planned, nil
 }
 
-// withHold adds a plan's hold to the value of an entry.
+// holdsOf are the holds that a level is made of, in a plan's name.
+func holdsOf(level, hold string) []string {
+	if level == holdRefuse {
+		return []string{holdAll + ":" + hold, holdRefuse + ":" + hold}
+	}
+	return []string{level + ":" + hold}
+}
+
+// withHold adds a plan's holds to the value of an entry.
 func withHold(value, level, hold string) string {
-	if want := level + ":" + hold; !slices.Contains(strings.Fields(value), want) {
-		return strings.TrimSpace(value + " " + want)
+	for _, want := range holdsOf(level, hold) {
+		switch {
+		case value == "":
+			value = want
+		case !slices.Contains(strings.Fields(value), want):
+			value += " " + want
+		}
 	}
 	return value
 }
 
-// withoutHold takes a plan's holds out of the value of an entry.
+// withoutHold takes a plan's holds out of the value of an entry. What else is in
+// it stays to the letter.
 func withoutHold(value, hold string) string {
-	kept := strings.Fields(value)
-	n := len(kept)
-	kept = slices.DeleteFunc(kept, func(s string) bool { return s == holdMint+":"+hold || s == holdAll+":"+hold })
-	if len(kept) == n {
-		return value // somebody else's words stay as they are
+	for _, level := range [...]string{holdMint, holdAll, holdRefuse} {
+		own := level + ":" + hold
+		if value == own {
+			return ""
+		}
+		padded := strings.ReplaceAll(" "+value+" ", " "+own+" ", " ")
+		value = padded[1 : len(padded)-1]
+		if kept := strings.Fields(value); slices.Contains(kept, own) { // somebody has set it apart otherwise
+			value = strings.Join(slices.DeleteFunc(kept, func(s string) bool { return s == own }), " ")
+		}
 	}
-	return strings.Join(kept, " ")
+	return value
 }
 
 func containedFits(data, added map[string]string) error {
@@ -536,7 +576,7 @@ func frozenAfter(step remit.Step) (frozenState, error) {
 	}
 	whole := holdForm.MatchString(after.Hold) && len(after.Entries) > 0
 	for key, level := range after.Entries {
-		whole = whole && keyForm.MatchString(key) && (level == holdMint || level == holdAll)
+		whole = whole && keyForm.MatchString(key) && (level == holdMint || level == holdAll || level == holdRefuse)
 	}
 	if !whole {
 		return after, remit.Errorf(remit.Invalid, op, "the step does not say what to freeze and for whom")
@@ -569,7 +609,7 @@ func (e *Enforcer) verifyFreeze(ctx context.Context, step remit.Step) error {
 		return e.explain(op, err)
 	}
 	for key, level := range after.Entries {
-		if !slices.Contains(strings.Fields(contained.Data[key]), level+":"+after.Hold) {
+		if withHold(contained.Data[key], level, after.Hold) != contained.Data[key] {
 			return remit.Errorf(remit.Conflict, op, "the entry %s of %s/%s has been changed", key, enforceSystemNamespace, containedName)
 		}
 	}

@@ -3,6 +3,7 @@ package kubernetes
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,5 +21,6 @@ var enforcedResources = map[string]struct {
 	"ClusterRoleBinding":               {rbacv1.SchemeGroupVersion, "clusterrolebindings"},
 	"ValidatingAdmissionPolicy":        {admissionv1.SchemeGroupVersion, "validatingadmissionpolicies"},
 	"ValidatingAdmissionPolicyBinding": {admissionv1.SchemeGroupVersion, "validatingadmissionpolicybindings"},
+	"SubjectAccessReview":              {authorizationv1.SchemeGroupVersion, "subjectaccessreviews"},
 	"SelfSubjectReview":                {authenticationv1.SchemeGroupVersion, "selfsubjectreviews"},
 }

@@ -53,34 +53,38 @@ func openEnforcer(t *testing.T) (*cluster.Cluster, *Enforcer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	enforcerOnce.Do(func() {
-		ctx := t.Context()
-		all, system := EnforcerRights()
-		must := func(err error) {
-			t.Helper()
-			if err != nil && !apierrors.IsAlreadyExists(err) {
-				t.Fatal(err)
-			}
-		}
-		rbac := c.Client.RbacV1()
-		user := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: enforcerUser}}
-		_, err := rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, Rules: all}, metav1.CreateOptions{})
-		must(err)
-		_, err = rbac.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: enforcerUser}, Subjects: user}, metav1.CreateOptions{})
-		must(err)
-		admin, err := OpenEnforcerRESTConfig(c.Admin) // makes the namespace
-		must(err)
-		must(admin.ensureContained(ctx))
-		_, err = rbac.Roles(enforceSystemNamespace).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, Rules: system}, metav1.CreateOptions{})
-		must(err)
-		_, err = rbac.RoleBindings(enforceSystemNamespace).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: enforcerUser}, Subjects: user}, metav1.CreateOptions{})
-		must(err)
-	})
+	enforcerOnce.Do(func() { allowEnforcer(t, c) })
 	e, err := OpenEnforcerRESTConfig(c.Config(enforcerUser))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c, e
+}
+
+// allowEnforcer gives the user the rights that are documented.
+func allowEnforcer(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	ctx := t.Context()
+	all, system := EnforcerRights()
+	must := func(err error) {
+		t.Helper()
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	rbac := c.Client.RbacV1()
+	user := []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "User", Name: enforcerUser}}
+	_, err := rbac.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, Rules: all}, metav1.CreateOptions{})
+	must(err)
+	_, err = rbac.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: enforcerUser}, Subjects: user}, metav1.CreateOptions{})
+	must(err)
+	admin, err := OpenEnforcerRESTConfig(c.Admin) // makes the namespace
+	must(err)
+	must(admin.ensureContained(ctx))
+	_, err = rbac.Roles(enforceSystemNamespace).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, Rules: system}, metav1.CreateOptions{})
+	must(err)
+	_, err = rbac.RoleBindings(enforceSystemNamespace).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Name: enforcerUser}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: enforcerUser}, Subjects: user}, metav1.CreateOptions{})
+	must(err)
 }
 
 // enforceWorker is a service account that may read and write ConfigMaps, mint tokens
@@ -967,12 +971,19 @@ func FuzzEnforceHolds(f *testing.F) {
 		if strings.Contains(value, own) {
 			return
 		}
-		held := withHold(value, holdAll, own)
-		if again := withHold(held, holdAll, own); again != held {
-			t.Errorf("held twice: %q", again)
-		}
-		if free := withoutHold(held, own); !slices.Equal(strings.Fields(free), strings.Fields(value)) {
-			t.Errorf("%q becomes %q", value, free)
+		for _, level := range []string{holdMint, holdAll, holdRefuse} {
+			held := withHold(value, level, own)
+			if again := withHold(held, level, own); again != held {
+				t.Errorf("held twice: %q", again)
+			}
+			if free := withoutHold(held, own); free != value {
+				t.Errorf("%q becomes %q", value, free)
+			}
+			// What is refused is frozen, and what is frozen only is not refused.
+			_, refused := refusedIn(map[string]string{"JTI-a": held})["JTI=a"]
+			if level == holdRefuse && (!refused || !strings.Contains(held, holdAll)) || level != holdRefuse && refused && !strings.Contains(value, holdRefuse) {
+				t.Errorf("%q, held by %s: refused is %t", held, level, refused)
+			}
 		}
 		if same := withoutHold(value, own); same != value {
 			t.Errorf("%q becomes %q", value, same)

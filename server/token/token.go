@@ -28,12 +28,13 @@ type Scope string
 
 // The scopes.
 const (
-	SendEvents  Scope = "events"  // hand in audit events
-	ReadMetrics Scope = "metrics" // read Remit's own metrics
+	SendEvents  Scope = "events"    // hand in audit events
+	ReadMetrics Scope = "metrics"   // read Remit's own metrics
+	Authorize   Scope = "authorize" // ask whether a request is refused
 )
 
 // Scopes lists all there are.
-var Scopes = []Scope{SendEvents, ReadMetrics}
+var Scopes = []Scope{SendEvents, ReadMetrics, Authorize}
 
 // Prefix begins every token, so that scanners and people recognise one.
 const Prefix = "remit_"
@@ -50,8 +51,9 @@ type Token struct {
 	ID     string // tells the tokens of one client apart; not secret
 	Scope  Scope
 
-	// System is the name of the system whose events may be sent with it, and
-	// Source their source; "" where the events tell.
+	// System is the name of the system whose events may be sent with it, or for
+	// which it may ask, and Source the events' source; "" where the events tell, or
+	// for any.
 	System string
 	Source string
 
@@ -131,7 +133,7 @@ func (t *Tokens) Create(ctx context.Context, r Request) (string, Token, error) {
 		return "", Token{}, remit.Errorf(remit.Invalid, op, "%q is no name of a client: use up to 63 letters, digits, dots, dashes and underscores", r.Client)
 	}
 	if !slices.Contains(Scopes, r.Scope) {
-		return "", Token{}, remit.Errorf(remit.Invalid, op, "no scope %q: use %s or %s", r.Scope, SendEvents, ReadMetrics)
+		return "", Token{}, remit.Errorf(remit.Invalid, op, "no scope %q: use %s, %s or %s", r.Scope, SendEvents, ReadMetrics, Authorize)
 	}
 	r.Lifetime = cmp.Or(r.Lifetime, DefaultLifetime)
 	if r.Lifetime < time.Minute || r.Lifetime > MaxLifetime {
@@ -147,7 +149,7 @@ func (t *Tokens) Create(ctx context.Context, r Request) (string, Token, error) {
 	identity := remit.Identity{
 		Record: remit.Record{ID: remit.IdentityID(t.system.ID, client), System: t.system.ID, Ref: client, Created: now},
 		Type:   remit.Application, Status: remit.Active, Principal: "remit:client:" + r.Client,
-		Purpose: map[Scope]string{SendEvents: "sends events to Remit", ReadMetrics: "reads the metrics of Remit"}[r.Scope],
+		Purpose: map[Scope]string{SendEvents: "sends events to Remit", ReadMetrics: "reads the metrics of Remit", Authorize: "asks Remit which requests are refused"}[r.Scope],
 	}
 	known, _, err := t.store.Identities(ctx, remit.Filter{IDs: []remit.ID{identity.ID}}, remit.PageRequest{Limit: 1})
 	if err != nil {

@@ -1,0 +1,289 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	kjson "sigs.k8s.io/json"
+
+	"remit"
+)
+
+// Authorizer answers the authorization webhook of one cluster, by which the API
+// server asks about each request (authorization.k8s.io/v1 SubjectAccessReview,
+// https://kubernetes.io/docs/reference/access-authn-authz/webhook/). It denies
+// what a refused credential does, and has no opinion of anything else: it allows
+// nobody anything.
+//
+// What is refused stands in the ConfigMap that the [Enforcer] writes. The
+// Authorizer keeps it in memory and follows it with a login that may list and
+// watch this one ConfigMap; when the cluster is lost, what is known stays refused.
+// Safe for concurrent use; an answer takes no lock.
+type Authorizer struct {
+	client *client
+	login  string
+	log    *slog.Logger
+
+	// refused are the credentials as the API server names them; nil until the
+	// list has been read for the first time.
+	refused atomic.Pointer[map[string]struct{}]
+}
+
+// OpenAuthorizer connects to the cluster that the configuration names, as [Open]
+// does. It makes no request.
+func OpenAuthorizer(cfg Config) (*Authorizer, error) {
+	c, err := Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Authorizer{client: c.client, login: c.login, log: c.cfg.Logger}, nil
+}
+
+// OpenAuthorizerRESTConfig connects with a configuration of client-go, for tests
+// and for programs that have one. A nil log discards.
+func OpenAuthorizerRESTConfig(config *rest.Config, log *slog.Logger) (*Authorizer, error) {
+	const login = "the given configuration"
+	client, err := newClient(config)
+	if err != nil {
+		return nil, remit.Errorf(remit.Invalid, "open kubeconfig", "%s cannot be used: %w", login, err)
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Authorizer{client: client, login: login, log: log}, nil
+}
+
+// watchPatience is shorter than that of the inventory's watches: as long as this
+// one is lost, what is newly refused goes on.
+var watchPatience = retryPolicy{base: 100 * time.Millisecond, cap: 5 * time.Second, longest: 30 * time.Second}
+
+// Run follows what is refused until ctx ends, whose error it returns. It outlasts
+// every failure.
+func (a *Authorizer) Run(ctx context.Context) error {
+	lost := false
+	for failures := 0; ; {
+		note := &hint{}
+		began := time.Now()
+		err := a.follow(context.WithValue(ctx, hintKey{}, note), func() {
+			if lost {
+				a.log.Info("what is refused is followed again", "login", a.login)
+			}
+			failures, lost = 0, false
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err == nil && time.Since(began) > time.Second {
+			continue // the server ended the watch, as asked
+		}
+		if err != nil && !lost {
+			lost = true
+			a.log.Warn("what is refused cannot be followed: what is known stays refused, what comes later is not known",
+				"login", a.login, "error", reason(explain("follow what is refused", err, a.client.config.Host, a.login)))
+		}
+		failures++
+		if err := sleep(ctx, watchPatience.delay(failures, note.take())); err != nil {
+			return err
+		}
+	}
+}
+
+// follow lists and watches, until the watch ends. current is called whenever the
+// list is known to be so.
+func (a *Authorizer) follow(ctx context.Context, current func()) error {
+	only := metav1.ListOptions{FieldSelector: "metadata.name=" + containedName}
+	l := listingOf["ConfigMap"]
+	data := map[string]string(nil)
+	_, version, err := a.client.page(ctx, l, enforceSystemNamespace, only, func(o runtime.Object) { data = containedData(o) })
+	if err != nil {
+		return err
+	}
+	a.keep(data)
+	current()
+	seconds := int64(watchSeconds + rand.N(watchSeconds))
+	only.ResourceVersion, only.TimeoutSeconds = version, &seconds
+	return a.client.follow(ctx, l, enforceSystemNamespace, only, func(c change) error {
+		switch c.kind {
+		case watch.Added, watch.Modified:
+			a.keep(containedData(c.object))
+		case watch.Deleted:
+			a.keep(nil)
+		}
+		return nil
+	})
+}
+
+// containedData is what the ConfigMap of contained credentials holds; nil of any
+// other object.
+func containedData(o runtime.Object) map[string]string {
+	if m, ok := o.(*corev1.ConfigMap); ok && m.Name == containedName && m.Namespace == enforceSystemNamespace {
+		return m.Data
+	}
+	return nil
+}
+
+func (a *Authorizer) keep(data map[string]string) {
+	refused := refusedIn(data)
+	a.refused.Store(&refused)
+}
+
+// refusedIn are the credentials that the entries of the ConfigMap refuse.
+func refusedIn(data map[string]string) map[string]struct{} {
+	refused := map[string]struct{}{}
+	for key, value := range data {
+		holds := func(hold string) bool { return hold == holdRefuse || strings.HasPrefix(hold, holdRefuse+":") }
+		if !strings.HasPrefix(key, accountKey) && slices.ContainsFunc(strings.Fields(value), holds) {
+			refused[credentialOfKey(key)] = struct{}{}
+		}
+	}
+	return refused
+}
+
+// Ready says whether the list has been read. Until then ServeHTTP answers 503.
+func (a *Authorizer) Ready() bool { return a.refused.Load() != nil }
+
+// probeCredential is refused by every Authorizer: so a plan finds out whether the
+// cluster asks one. No token has such an ID, as those of tokens are UUIDs.
+const probeCredential = "JTI=remit-probe"
+
+// refusal begins the reason that is given for each denial.
+const refusal = "Remit has contained this credential: it is refused everything. Sign in with another, or ask whoever runs Remit."
+
+// The answers. That neither allowed nor denied is set is "no opinion".
+var (
+	answerDenied    = []byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","status":{"allowed":false,"denied":true,"reason":` + string(mustJSON(refusal)) + `}}` + "\n")
+	answerNoOpinion = []byte(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","status":{"allowed":false}}` + "\n")
+)
+
+// maxReview is the largest review that is read, in bytes. Groups of a login and
+// selectors of a request make it long; an API server takes no more than a megabyte
+// of headers.
+const maxReview = 2 << 20
+
+// ServeHTTP answers one SubjectAccessReview. It looks at nothing but the
+// credential; that the API server asks, and nobody else, is for the caller to see
+// to.
+//
+// A failure is no answer of 500, 504 or 429, nor one with Retry-After: after these
+// the API server asks again and again, and the request waits for seconds.
+func (a *Authorizer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		http.Error(w, fmt.Sprintf("the review has more than %d bytes", maxReview), http.StatusRequestEntityTooLarge)
+		return
+	} else if err != nil {
+		http.Error(w, "the review ended early", http.StatusBadRequest)
+		return
+	}
+	credentials, err := credentialsOfReview(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	refused := a.refused.Load()
+	if refused == nil {
+		http.Error(w, "what is refused has not been read from the cluster yet", http.StatusServiceUnavailable)
+		return
+	}
+	answer := answerNoOpinion
+	for _, c := range credentials {
+		if _, ok := (*refused)[c]; ok || c == probeCredential {
+			answer = answerDenied
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(answer) // the API server may have given up
+}
+
+// credentialsOfReview reads who asks from a SubjectAccessReview: the credentials,
+// of which there is one or, for who has none that the API server can tell, none.
+func credentialsOfReview(body []byte) ([]string, error) {
+	const op = "read review"
+	var review struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		Spec       *struct {
+			Extra map[string][]string `json:"extra"`
+		} `json:"spec"`
+	}
+	// As the API server reads JSON: a field that is written otherwise is another.
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review); err != nil {
+		return nil, remit.Errorf(remit.Invalid, op, "it is no SubjectAccessReview: %w", err)
+	}
+	if review.APIVersion != "authorization.k8s.io/v1" || review.Kind != "SubjectAccessReview" || review.Spec == nil {
+		return nil, remit.Errorf(remit.Invalid, op,
+			"it is no SubjectAccessReview of authorization.k8s.io/v1: set subjectAccessReviewVersion: v1 in the API server's authorization configuration")
+	}
+	return review.Spec.Extra[extraCredential], nil
+}
+
+// AuthorizationConfiguration is the file with which an API server asks Remit
+// (--authorization-config, apiserver.config.k8s.io/v1, Kubernetes 1.32 and later).
+// kubeconfig is the path, as the API server sees it, of the file that says where
+// Remit is and how to sign in there; except are the users by whose names the
+// cluster knows Remit's own logins, of whom it is never asked.
+func AuthorizationConfiguration(kubeconfig string, except []string) []byte {
+	conditions := []struct{ why, expression string }{
+		{"Only who has a credential that can be told from others.", `'` + extraCredential + `' in request.extra`},
+		{"Administrators of the cluster can always repair it.", `!('` + groupMasters + `' in request.groups)`},
+		{"Nor the parts of the cluster itself, without which it would not work.", `!('` + groupNodes + `' in request.groups)`},
+		{"", `!request.user.startsWith('system:') || request.user.startsWith('` + accountPrefix + `')`},
+	}
+	if len(except) > 0 {
+		conditions = append(conditions, struct{ why, expression string }{"Nor Remit itself.", `!(request.user in ` + string(mustJSON(except)) + `)`})
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Has the API server ask Remit about each request, so that Remit can refuse single
+# credentials. Start it with --authorization-config=FILE in place of
+# --authorization-mode; it reads changes of the file without a restart.
+apiVersion: apiserver.config.k8s.io/v1
+kind: AuthorizationConfiguration
+authorizers:
+# Remit has to be the first: what it denies, nobody after it can allow. It allows
+# nothing itself.
+- type: Webhook
+  name: remit
+  webhook:
+    connectionInfo:
+      type: KubeConfigFile
+      kubeConfigFile: %s
+    subjectAccessReviewVersion: v1
+    matchConditionSubjectAccessReviewVersion: v1
+    # As long as Remit does not answer, requests go on as if it were not asked.
+    # With Deny they are refused: then nothing works while Remit is away.
+    failurePolicy: NoOpinion
+    timeout: 1s
+    # Answers must not be kept, or a refusal comes so much later. No TTL may be
+    # zero; from Kubernetes 1.34 on cacheUnauthorizedRequests: false says the same.
+    authorizedTTL: 1ms
+    unauthorizedTTL: 1ms
+    matchConditions:
+`, mustJSON(kubeconfig))
+	for _, c := range conditions {
+		if c.why != "" {
+			fmt.Fprintf(&b, "    # %s\n", c.why)
+		}
+		fmt.Fprintf(&b, "    - expression: %s\n", mustJSON(c.expression))
+	}
+	b.WriteString(`# What --authorization-mode was before.
+- type: Node
+  name: node
+- type: RBAC
+  name: rbac
+`)
+	return []byte(b.String())
+}
