@@ -11,7 +11,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 TEST_TIMEOUT ?= 20m
 
 .PHONY: build test lint race generate cover setup servers demo-recording vulncheck fuzz clean \
-	bench bench-store bench-scan bench-watch bench-archive bench-activity bench-live
+	bench bench-authorize bench-store bench-scan bench-watch bench-archive bench-activity bench-live
 
 build: ## The static binary, in bin/remit
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/remit ./cmd/remit
@@ -56,7 +56,7 @@ fuzz: ## Every fuzz target for a short while
 		done; \
 	done
 
-bench: bench-store bench-scan bench-watch bench-archive bench-activity bench-live
+bench: bench-store bench-scan bench-watch bench-archive bench-activity bench-live bench-authorize
 
 bench-store: ## A million identities through the reconcile path, both engines
 	$(GO) run ./bench/store -engine sqlite
@@ -78,6 +78,9 @@ bench-activity: servers ## Audit events through the whole pipeline on one core, 
 
 bench-live: ## From a webhook's request to a visible finding, at rest and under load
 	$(GO) run ./bench/live
+
+bench-authorize: servers ## How long an API server waits for the answer of the authorization webhook, at 5,000 a second
+	$(GO) run ./bench/authorize
 
 clean:
 	rm -rf bin dist coverage
