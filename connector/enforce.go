@@ -57,6 +57,11 @@ type Order struct {
 	// is in no log yet, and can mint as well.
 	Minters []remit.Ref
 
+	// Bound is where those of Stolen and Forged may be used from that are bound to
+	// something, as to a pod: with its end they end. Those that are missing here are
+	// bound to nothing.
+	Bound map[string]remit.Ref
+
 	// Grades are the grades of containment that are asked for; nil lets the
 	// connector choose the mildest that cuts.
 	Grades []remit.Grade

@@ -69,7 +69,7 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 		taken = q.held.missing(taken)
 	}
 	planned, err := enforcer.Plan(ctx, connector.Order{
-		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: taken.stolen, Forged: taken.forged, Minters: taken.minters(), Grades: q.Grades,
+		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: taken.stolen, Forged: taken.forged, Minters: taken.minters(), Bound: taken.boundTo, Grades: q.Grades,
 	})
 	if err != nil {
 		return remit.Response{}, err

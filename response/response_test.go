@@ -398,6 +398,15 @@ func TestTaken(t *testing.T) {
 		if _, err := responses(store, w).Plan(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}
+		for _, credential := range slices.Concat(w.orders[0].Stolen, w.orders[0].Forged) {
+			want := remit.Ref{}
+			if credential == "pod" || credential == "other-pod" {
+				want = remit.Ref{Kind: "Pod", Namespace: account.Namespace, Name: credential}
+			}
+			if got := w.orders[0].Bound[credential]; got != want {
+				t.Errorf("%s: %s is bound to %s, not to %s", c.name, credential, got, want)
+			}
+		}
 		if o := w.orders[0]; !slices.Equal(o.Stolen, c.stolen) || !slices.Equal(o.Forged, c.forged) {
 			t.Errorf("%s: stolen %v and forged %v, want %v and %v", c.name, o.Stolen, o.Forged, c.stolen, c.forged)
 		}

@@ -16,6 +16,7 @@ const rests = 24 * time.Hour
 type taken struct {
 	stolen, forged []string
 	holders        map[string]remit.Ref // whom each of these authenticates
+	boundTo        map[string]remit.Ref // what those that are bound are bound to
 
 	// bound is how many credentials were left alone that the identity made for
 	// others and that are bound to where these run: to give workloads their
@@ -33,7 +34,7 @@ type taken struct {
 // issued the stolen token, and to freeze a node's certificate would stop all that
 // run on it. What the log did not show is in neither.
 func (s *Responses) take(ctx context.Context, q Request, now time.Time) (t taken, err error) {
-	t.holders = map[string]remit.Ref{}
+	t.holders, t.boundTo = map[string]remit.Ref{}, map[string]remit.Ref{}
 	var suspects []remit.Lineage
 	known := map[string]bool{}
 	add := func(l remit.Lineage) error {
@@ -107,6 +108,9 @@ func (s *Responses) take(ctx context.Context, q Request, now time.Time) (t taken
 			continue
 		}
 		t.holders[l.Credential] = l.Holder
+		if l.Bound != (remit.Ref{}) {
+			t.boundTo[l.Credential] = l.Bound
+		}
 	}
 	slices.Sort(t.stolen)
 	slices.Sort(t.forged)

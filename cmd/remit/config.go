@@ -126,6 +126,9 @@ type systemConfig struct {
 	Enforce   enforceConfig `yaml:"enforce"`
 	Approvals *int          `yaml:"approvals"`
 
+	// Quarantine is how a workload is stopped: scale-down (the default) or isolate.
+	Quarantine kubernetes.QuarantineMode `yaml:"quarantine"`
+
 	// Authorize has `remit serve` answer the cluster's authorization webhook.
 	Authorize bool `yaml:"authorize"`
 
@@ -274,6 +277,9 @@ func readConfig(f *globalFlags) (*config, error) {
 		}
 		if s.Approvals != nil && (*s.Approvals < 0 || *s.Approvals > 2) {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: approvals: %d: use 0, 1 or 2", path, i, *s.Approvals)
+		}
+		if s.Quarantine != "" && !slices.Contains(kubernetes.QuarantineModes, s.Quarantine) {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: quarantine: no way %q: use scale-down or isolate", path, i, s.Quarantine)
 		}
 		if s.Connector != "" && s.Connector != "kubernetes" {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: no connector %q: use kubernetes", path, i, s.Connector)

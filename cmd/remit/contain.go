@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"remit"
+	"remit/connector/kubernetes"
 	"remit/report"
 	"remit/response"
 )
@@ -34,8 +35,14 @@ they descend from, which the workload uses as well, can mint no more. --grade
 asks for others, which may be combined:
 
   freeze-credentials   the listed credentials can neither mint nor write
+  refuse-credentials   the listed credentials are refused everything, reads too;
+                       the API server must ask Remit ("remit token authorizer")
   remove-grants        the identity loses every grant that names it
-  kill-tokens          every token of the service account ends; cannot be undone`,
+  kill-tokens          the tokens end, with the pods that they are bound to or, where
+                       one is bound to none, with the service account, which is made
+                       anew; cannot be undone
+  quarantine           what runs as the service account stops (--quarantine
+                       scale-down) or loses the network (--quarantine isolate)`,
 		Example: `  remit contain system:serviceaccount:shop:worker-3 --plan
   remit contain fnd_4k2… --as alice
   remit contain JTI=4c5… --grade freeze-credentials`,
@@ -50,6 +57,7 @@ asks for others, which may be combined:
 	flags.StringVar(&q.system, "system", "", "only in the system of this `name`")
 	flags.BoolVar(&q.preview, "plan", false, "show the plan, and change nothing")
 	flags.StringSliceVar(&q.grades, "grade", nil, "the `grades` of containment; the default is the mildest that cuts")
+	flags.StringVar(&f.quarantine, "quarantine", "", "how the grade quarantine stops a workload: `scale-down|isolate`; the default is the configuration's, or scale-down")
 	flags.StringVarP(&q.format, "format", "f", "text", "output format: `text|json`")
 	return cmd
 }
@@ -66,10 +74,13 @@ func contain(cmd *cobra.Command, global *globalFlags, f *responseFlags, q contai
 	if err := planFormat(q.format); err != nil {
 		return err
 	}
+	if f.quarantine != "" && !slices.Contains(kubernetes.QuarantineModes, kubernetes.QuarantineMode(f.quarantine)) {
+		return remit.Errorf(remit.Invalid, "", "--quarantine %s: use scale-down or isolate", f.quarantine)
+	}
 	var grades []remit.Grade
 	for _, name := range q.grades {
 		if !slices.Contains(remit.Grades, remit.Grade(name)) {
-			return remit.Errorf(remit.Invalid, "", "no grade %q: use freeze-credentials, remove-grants or kill-tokens", name)
+			return remit.Errorf(remit.Invalid, "", "no grade %q: use freeze-credentials, refuse-credentials, remove-grants, kill-tokens or quarantine", name)
 		}
 		grades = append(grades, remit.Grade(name))
 	}

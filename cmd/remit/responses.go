@@ -22,6 +22,8 @@ type responseFlags struct {
 	kubeconfig string
 	context    string
 
+	quarantine string // "" is as the configuration says
+
 	// guard, if not nil, changes the guard that the configuration asks for.
 	guard func(*kubernetes.Guard)
 }
@@ -128,7 +130,10 @@ func (e *enforcers) of(s systemConfig) (connector.Enforcer, error) {
 // refused, and no login with such rights is even read; a preview reads with the
 // one that there is for reading.
 func (f *responseFlags) enforcer(s systemConfig, preview bool) (connector.Enforcer, error) {
-	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context, Guard: s.guard}
+	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context, Guard: s.guard, Quarantine: s.Quarantine}
+	if f.quarantine != "" {
+		login.Quarantine = kubernetes.QuarantineMode(f.quarantine)
+	}
 	if f.guard != nil {
 		f.guard(&login.Guard)
 	}

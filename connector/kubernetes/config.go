@@ -58,6 +58,10 @@ type Config struct {
 	// Guard is what the cluster is to refuse; an [Enforcer] plans towards it.
 	Guard Guard
 
+	// Quarantine is how an [Enforcer] stops a workload; "" means
+	// QuarantineScaleDown.
+	Quarantine QuarantineMode
+
 	// Fingerprint turns a secret into a keyed fingerprint; nil leaves
 	// fingerprints empty. It must be safe for concurrent use.
 	Fingerprint func([]byte) string

@@ -10,9 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -34,6 +37,8 @@ type Enforcer struct {
 	client *client
 	login  string
 	guard  Guard
+
+	quarantine QuarantineMode
 
 	current atomic.Int64 // until when the policies are believed to be in place, in Unix nanoseconds
 	known   atomic.Pointer[knownSelf]
@@ -58,7 +63,7 @@ func OpenEnforcer(cfg Config) (*Enforcer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Enforcer{client: c.client, login: c.login, guard: cfg.Guard}, nil
+	return &Enforcer{client: c.client, login: c.login, guard: cfg.Guard, quarantine: cfg.Quarantine}, nil
 }
 
 // OpenEnforcerRESTConfig connects with a configuration of client-go, for tests
@@ -119,6 +124,13 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "clusterroles"}, Verbs: []string{"bind"}},
 		// Accounts, and making them anew.
 		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get", "create", "patch", "delete"}},
+		// Pods, which are deleted to end the tokens that are bound to them.
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "list", "delete"}},
+		// Workloads, which are stopped, and policies that take the network from them.
+		{APIGroups: []string{""}, Resources: []string{"replicationcontrollers"}, Verbs: []string{"get", "list", "patch"}},
+		{APIGroups: []string{appsv1.GroupName}, Resources: []string{"deployments", "statefulsets", "daemonsets", "replicasets"}, Verbs: []string{"get", "list", "patch"}},
+		{APIGroups: []string{batchv1.GroupName}, Resources: []string{"jobs", "cronjobs"}, Verbs: []string{"get", "list", "patch"}},
+		{APIGroups: []string{networkingv1.GroupName}, Resources: []string{"networkpolicies"}, Verbs: []string{"get", "list", "create", "delete"}},
 		// Asking whether a credential is refused.
 		{APIGroups: []string{authorizationv1.GroupName}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
 	}
@@ -152,14 +164,18 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 	if identity.Name == "" || identity.Kind == "ServiceAccount" && identity.Namespace == "" {
 		return planned, remit.Errorf(remit.Invalid, op, "the order does not name an identity")
 	}
-	frozen, err := freezeLevels(o.Stolen, o.Forged, o.Minters)
+	named, legacy := withoutLegacy(o)
+	frozen, err := freezeLevels(named.Stolen, named.Forged, named.Minters)
 	if err != nil {
 		return planned, err
+	}
+	if legacy != "" {
+		planned.Why = append(planned.Why, fmt.Sprintf("What comes with %s is a long-lived token of a Secret, which has no ID by which it could be frozen or refused: remove the grants, and end it with %s.", legacy, remit.KillTokens))
 	}
 	grades := o.Grades
 	if grades == nil {
 		grades = []remit.Grade{remit.RemoveGrants}
-		if len(frozen) > 0 {
+		if len(named.Stolen)+len(named.Forged) > 0 && legacy == "" {
 			grades = []remit.Grade{remit.FreezeCredentials}
 			planned.Why = append(planned.Why, "The credentials are known, so they alone are frozen: what else the identity does goes on. They can still read; to stop that, remove the grants as well.")
 		} else {
@@ -196,9 +212,9 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 		case remit.RemoveGrants:
 			add, err = e.planGrants(ctx, identity)
 		case remit.KillTokens:
-			add, err = e.planTokens(ctx, identity)
-		default:
-			err = remit.Errorf(remit.Unsupported, op, "the grade %s is not available in Kubernetes: ask for %s, %s or %s", grade, remit.FreezeCredentials, remit.RemoveGrants, remit.KillTokens)
+			add, err = e.planTokens(ctx, identity, o)
+		case remit.Quarantine:
+			add, err = e.planQuarantine(ctx, identity)
 		}
 		if err != nil {
 			return connector.Planned{}, err
@@ -228,7 +244,12 @@ func (e *Enforcer) grade(step remit.Step) (enforceGrade, error) {
 	case remit.RemoveGrants:
 		return enforceGrade{e.doGrants, e.verifyGrants, e.undoGrants}, nil
 	case remit.KillTokens:
+		if step.Object.Kind == "Pod" {
+			return enforceGrade{e.doPod, e.verifyPod, e.undoPod}, nil
+		}
 		return enforceGrade{e.doTokens, e.verifyTokens, e.undoTokens}, nil
+	case remit.Quarantine:
+		return enforceGrade{e.doQuarantine, e.verifyQuarantine, e.undoQuarantine}, nil
 	case "":
 		if step.Object.Kind == kindPolicy || step.Object.Kind == kindBinding {
 			return enforceGrade{e.doGuard, e.verifyGuard, e.undoGuard}, nil

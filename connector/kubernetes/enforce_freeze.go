@@ -85,6 +85,22 @@ func keyOfAccount(ref remit.Ref) (string, bool) {
 	return key, ref.Kind == "ServiceAccount" && keyForm.MatchString(key)
 }
 
+// withoutLegacy leaves the tokens of Secrets out of an order, which have no ID: one
+// of them is returned, "" when there was none.
+func withoutLegacy(o connector.Order) (_ connector.Order, legacy string) {
+	only := func(all []string) []string {
+		return slices.DeleteFunc(slices.Clone(all), func(c string) bool {
+			is := strings.HasPrefix(c, LegacyTokenPrefix)
+			if is {
+				legacy = c
+			}
+			return is
+		})
+	}
+	o.Stolen, o.Forged = only(o.Stolen), only(o.Forged)
+	return o, legacy
+}
+
 // freezeLevels says what is held of each credential and account, by its key. An
 // account whose key would be too long is left out: its name is as long as it may be,
 // and its credentials are held all the same.
@@ -408,7 +424,7 @@ func (e *Enforcer) planHold(ctx context.Context, identity remit.Ref, grade remit
 		breaks = append(breaks, "So does whatever mints as these accounts with a token that is bound to no pod.")
 	}
 	if len(ended) > 0 {
-		does = append(does, fmt.Sprintf("Let nothing mint as %s: whoever holds a token that has ended could still make one of the account that is made anew, as long as the API server believes it.", strings.Join(ended, ", ")))
+		does = append(does, fmt.Sprintf("Let nothing mint as %s: whoever holds a token that has ended could still make another, as long as the API server believes it.", strings.Join(ended, ", ")))
 		breaks = append(breaks, "The account cannot mint tokens for others, until this is undone; its pods get theirs from their nodes.")
 	}
 	step.Does, step.Breaks = strings.Join(does, " "), strings.Join(breaks, " ")

@@ -2,9 +2,12 @@ package kubernetes
 
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -17,6 +20,15 @@ var enforcedResources = map[string]struct {
 	"Namespace":                        {corev1.SchemeGroupVersion, "namespaces"},
 	"ConfigMap":                        {corev1.SchemeGroupVersion, "configmaps"},
 	"ServiceAccount":                   {corev1.SchemeGroupVersion, "serviceaccounts"},
+	"Pod":                              {corev1.SchemeGroupVersion, "pods"},
+	"ReplicationController":            {corev1.SchemeGroupVersion, "replicationcontrollers"},
+	"Deployment":                       {appsv1.SchemeGroupVersion, "deployments"},
+	"StatefulSet":                      {appsv1.SchemeGroupVersion, "statefulsets"},
+	"DaemonSet":                        {appsv1.SchemeGroupVersion, "daemonsets"},
+	"ReplicaSet":                       {appsv1.SchemeGroupVersion, "replicasets"},
+	"Job":                              {batchv1.SchemeGroupVersion, "jobs"},
+	"CronJob":                          {batchv1.SchemeGroupVersion, "cronjobs"},
+	"NetworkPolicy":                    {networkingv1.SchemeGroupVersion, "networkpolicies"},
 	"RoleBinding":                      {rbacv1.SchemeGroupVersion, "rolebindings"},
 	"ClusterRoleBinding":               {rbacv1.SchemeGroupVersion, "clusterrolebindings"},
 	"ValidatingAdmissionPolicy":        {admissionv1.SchemeGroupVersion, "validatingadmissionpolicies"},
