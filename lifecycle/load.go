@@ -82,14 +82,31 @@ func readPolicies(path string, text []byte, names map[string]string) ([]Policy, 
 	var file struct {
 		Policies []Policy `yaml:"policies"`
 	}
-	err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&file)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, remit.Errorf(remit.Invalid, op, "%s: %s", path, yaml.FormatError(err, false, false))
+	if err := decode(path, text, &file); err != nil {
+		return nil, remit.Errorf(remit.Invalid, op, "%w", err)
 	}
 	if f := check(file.Policies, names, path, "$"); f != nil {
 		return nil, f.in(op, path, text)
 	}
 	return file.Policies, nil
+}
+
+// decode reads a YAML document strictly: a key that into does not have is refused
+// with its line, as everything is that does not fit. An empty document changes
+// nothing. Path is what errors, which are [remit.Invalid], call the document.
+func decode(path string, text []byte, into any) (err error) {
+	defer func() {
+		// github.com/goccy/go-yaml stumbles over some nodes that are empty and
+		// yet have a tag; that is no reason to fall.
+		if broken := recover(); broken != nil {
+			err = remit.Errorf(remit.Invalid, "", "%s: it is no YAML that can be read: %v", path, broken)
+		}
+	}()
+	err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(into)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return remit.Errorf(remit.Invalid, "", "%s: %s", path, yaml.FormatError(err, false, false))
+	}
+	return nil
 }
 
 // in makes it an error that names the line.
@@ -100,11 +117,13 @@ func (f *fault) in(op, path string, text []byte) error {
 
 // lineOf is the line on which a path of a document stands, or else the nearest
 // path around it.
-func lineOf(text []byte, path string) int {
+func lineOf(text []byte, path string) (line int) {
+	line = 1
 	document, err := parser.ParseBytes(text, 0)
 	if err != nil {
-		return 1
+		return line
 	}
+	defer func() { _ = recover() }() // as in decode
 	for path != "$" && path != "" {
 		if p, err := yaml.PathString(path); err == nil {
 			if node, err := p.FilterFile(document); err == nil && node != nil && node.GetToken() != nil {
@@ -113,7 +132,7 @@ func lineOf(text []byte, path string) int {
 		}
 		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
 	}
-	return 1
+	return line
 }
 
 // check finds the first thing that is wrong with policies; nil when there is none.
