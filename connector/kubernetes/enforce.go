@@ -124,7 +124,7 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 	if identity.Name == "" || identity.Kind == "ServiceAccount" && identity.Namespace == "" {
 		return planned, remit.Errorf(remit.Invalid, op, "the order does not name an identity")
 	}
-	frozen, err := freezeLevels(o.Stolen, o.Forged)
+	frozen, err := freezeLevels(o.Stolen, o.Forged, o.Minters)
 	if err != nil {
 		return planned, err
 	}
