@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -93,7 +94,7 @@ func lastUse(c *remit.Credential) time.Time {
 
 // cases finds out what is known around credentials of the system.
 func (g *gatherer) cases(ctx context.Context, credentials []remit.Credential) ([]Case, error) {
-	identities, err := g.holders(ctx, credentials)
+	identities, err := g.authenticated(ctx, credentials)
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +102,14 @@ func (g *gatherer) cases(ctx context.Context, credentials []remit.Credential) ([
 	if err != nil {
 		return nil, err
 	}
+	owners, err := g.owners(ctx, credentials)
+	if err != nil {
+		return nil, err
+	}
 	cases := make([]Case, len(credentials))
 	var ask []remit.ID
 	for i, c := range credentials {
-		cases[i] = Case{Credential: c, System: g.system.Name, Identity: identities[c.Identity], Use: uses[c.Native]}
+		cases[i] = Case{Credential: c, System: g.system.Name, Identity: identities[c.Identity], Holders: owners[c.Location], Use: uses[c.Native]}
 		cases[i].Use.used(lastUse(&c), g.read)
 		if g.confirmed {
 			ask = append(ask, c.ID)
@@ -130,14 +135,58 @@ func (g *gatherer) cases(ctx context.Context, credentials []remit.Credential) ([
 	return cases, nil
 }
 
-// holders are the identities that credentials authenticate.
-func (g *gatherer) holders(ctx context.Context, credentials []remit.Credential) (map[remit.ID]*remit.Identity, error) {
+// authenticated are the identities that credentials authenticate.
+func (g *gatherer) authenticated(ctx context.Context, credentials []remit.Credential) (map[remit.ID]*remit.Identity, error) {
 	var ids []remit.ID
 	for i := range credentials {
 		if credentials[i].Identity != "" {
 			ids = append(ids, credentials[i].Identity)
 		}
 	}
+	return g.identities(ctx, ids)
+}
+
+// owners are who answers for those who hold credentials of which it is not known
+// whom they authenticate, by the place where the credentials lie.
+func (g *gatherer) owners(ctx context.Context, credentials []remit.Credential) (map[remit.ID][]remit.Owner, error) {
+	var places []remit.ID
+	for i := range credentials {
+		if c := &credentials[i]; c.Identity == "" && c.Location != "" {
+			places = append(places, c.Location)
+		}
+	}
+	holders := map[remit.ID][]remit.ID{} // of each place
+	slices.Sort(places)
+	for some := range slices.Chunk(slices.Compact(places), chunk) {
+		f := remit.Filter{To: some, Types: []string{string(remit.Holds)}}
+		err := pages(ctx, g.store.Relations, f, func(page []remit.Relation) error {
+			for _, r := range page {
+				if have := holders[r.To]; len(have) < maxHolders {
+					holders[r.To] = append(have, r.From)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	identities, err := g.identities(ctx, slices.Concat(slices.Collect(maps.Values(holders))...))
+	out := map[remit.ID][]remit.Owner{}
+	for place, ids := range holders {
+		for _, id := range ids {
+			if i := identities[id]; i != nil && len(out[place]) == 0 {
+				out[place] = i.Owners
+			}
+		}
+	}
+	return out, err
+}
+
+// maxHolders is how many holders of one place are looked at for an owner.
+const maxHolders = 16
+
+func (g *gatherer) identities(ctx context.Context, ids []remit.ID) (map[remit.ID]*remit.Identity, error) {
 	out := map[remit.ID]*remit.Identity{}
 	slices.Sort(ids)
 	for some := range slices.Chunk(slices.Compact(ids), chunk) {

@@ -127,7 +127,7 @@ func (j *Judge) EvaluateSubjects(ctx context.Context, system remit.ID, touched [
 		if err := r.credentials(ctx, remit.Filter{System: system, Identities: some}); err != nil {
 			return err
 		}
-		if err := r.identities(ctx, some); err != nil {
+		if err := r.offboard(ctx, some); err != nil {
 			return err
 		}
 	}
@@ -273,7 +273,7 @@ func (j *Judge) again(ctx context.Context, system remit.ID, ids []remit.ID) erro
 		}
 	}
 	for some := range slices.Chunk(identities, chunk) {
-		if err := r.identities(ctx, some); err != nil {
+		if err := r.offboard(ctx, some); err != nil {
 			return err
 		}
 	}
@@ -349,7 +349,7 @@ func (r *run) leavers(ctx context.Context) error {
 	}
 	judge := func(ids []remit.ID) error {
 		for some := range slices.Chunk(ids, chunk) {
-			if err := r.identities(ctx, some); err != nil {
+			if err := r.offboard(ctx, some); err != nil {
 				return err
 			}
 		}
@@ -383,8 +383,8 @@ func (r *run) leavers(ctx context.Context) error {
 	})
 }
 
-// identities judges whether these are to be offboarded.
-func (r *run) identities(ctx context.Context, ids []remit.ID) error {
+// offboard judges whether these identities are to be offboarded.
+func (r *run) offboard(ctx context.Context, ids []remit.ID) error {
 	if r.config.Offboarding == nil || len(ids) == 0 {
 		return nil
 	}

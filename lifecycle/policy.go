@@ -111,4 +111,5 @@ type subject struct {
 	system     string // its name
 	credential *remit.Credential
 	identity   *remit.Identity // nil when it is not known
+	owners     []remit.Owner
 }

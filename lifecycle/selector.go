@@ -3,6 +3,8 @@ package lifecycle
 import (
 	"slices"
 	"strings"
+
+	"remit"
 )
 
 // Selector chooses credentials. The fields combine with and, the values within a
@@ -23,8 +25,8 @@ type Selector struct {
 	Labels map[string]string `yaml:"labels"`
 
 	// Identities is whom it authenticates ("ServiceAccount payments/api"),
-	// IdentityTypes of which type that is, and Owners who answers for it: any of
-	// those who claim it.
+	// IdentityTypes of which type that is, and Owners who answers for it, or else
+	// for those who hold the credential: any of those who claim it.
 	Identities    []string `yaml:"identities"`
 	IdentityTypes []string `yaml:"identity_types"`
 	Owners        []string `yaml:"owners"`
@@ -40,20 +42,16 @@ func (s *Selector) selects(x *subject) bool {
 func (s *Selector) chooses(x *subject) bool {
 	c := x.credential
 	environment, identityType, identity := c.Environment, "", c.Holder.String()
-	var owners []string
 	if x.identity != nil {
 		if environment == "" {
 			environment = x.identity.Environment
 		}
 		identityType, identity = string(x.identity.Type), x.identity.Ref.String()
-		for _, o := range x.identity.Owners {
-			owners = append(owners, o.Name)
-		}
 	}
 	return among(s.Types, string(c.Type)) && among(s.Kinds, c.Kind) && among(s.Providers, c.Provider) && among(s.Names, c.Name) &&
 		among(s.Systems, x.system) && among(s.Namespaces, c.Namespace) && among(s.Environments, environment) &&
 		among(s.Identities, identity) && among(s.IdentityTypes, identityType) &&
-		(len(s.Owners) == 0 || slices.ContainsFunc(owners, func(o string) bool { return among(s.Owners, o) })) &&
+		(len(s.Owners) == 0 || slices.ContainsFunc(x.owners, func(o remit.Owner) bool { return among(s.Owners, o.Name) })) &&
 		s.labelled(x)
 }
 

@@ -33,6 +33,10 @@ type Case struct {
 	System     string          // the name of its system
 	Identity   *remit.Identity // whom it authenticates; nil when that is not known
 
+	// Holders are owners of those who hold it, for where whom it authenticates
+	// is not known: somebody else's key has its owners here.
+	Holders []remit.Owner
+
 	Use Use
 
 	// Told is since when the owner could know that a limit is broken, by the
@@ -40,6 +44,14 @@ type Case struct {
 	Told map[string]Told
 
 	Response *remit.Response // under way for it; nil when none is
+}
+
+// owners are who answers for the credential, the strongest claim first.
+func (k *Case) owners() []remit.Owner {
+	if k.Identity != nil && len(k.Identity.Owners) > 0 {
+		return k.Identity.Owners
+	}
+	return k.Holders
 }
 
 // Use is what is known of when a credential was used.
@@ -69,19 +81,19 @@ func (c *Config) Standing(k Case, now time.Time) remit.Standing {
 		Credential: cred.ID, System: cred.System, Ref: cred.Ref, Key: cred.Key, Type: cred.Type, Identity: cred.Identity, Holder: cred.Holder,
 		At: now, Start: start(cred), LastUsed: k.Use.Last, UsesKnown: earlier(now, k.Use.Until), Expires: cred.Expires, NeverExpires: cred.NeverExpires,
 	}
-	if k.Identity != nil && len(k.Identity.Owners) > 0 {
-		s.Owner = k.Identity.Owners[0].Name
+	if owners := k.owners(); len(owners) > 0 {
+		s.Owner = owners[0].Name
 	}
 	if !s.Start.IsZero() {
 		s.Age = whole(now.Sub(s.Start))
 	}
 	if !s.LastUsed.IsZero() && !s.UsesKnown.IsZero() {
-		s.Idle = whole(s.UsesKnown.Sub(s.LastUsed))
+		s.Idle = whole(s.UsesKnown.Sub(later(s.LastUsed, s.Start)))
 	}
 	if k.Response != nil {
 		s.Response, s.ResponseAction, s.ResponseState = k.Response.ID, k.Response.Action, k.Response.State
 	}
-	p := c.policy(&subject{system: k.System, credential: cred, identity: k.Identity})
+	p := c.policy(&subject{system: k.System, credential: cred, identity: k.Identity, owners: k.owners()})
 	if p != nil {
 		s.Policy = p.Name
 	}
@@ -194,7 +206,9 @@ func (j *judgement) idle() {
 		j.unknown(d, "when it was last used is not known")
 		return
 	}
-	d.due, d.span, d.at = j.s.LastUsed.Add(time.Duration(j.MaxIdle)), time.Duration(j.MaxIdle), j.s.UsesKnown
+	// What was rotated since has not rested longer than it is there.
+	rests := later(j.s.LastUsed, j.s.Start)
+	d.due, d.span, d.at = rests.Add(time.Duration(j.MaxIdle)), time.Duration(j.MaxIdle), j.s.UsesKnown
 	j.add(d)
 }
 

@@ -68,6 +68,7 @@ func TestStanding(t *testing.T) {
 
 		{"in use", Policy{MaxIdle: days(30)}, token(400), used(1, 0), nil, "fine", "notice 2026-03-18"},
 		{"idle", Policy{MaxIdle: days(30)}, token(400), used(40, 0), nil, "in-grace", "revoke 2026-03-17"},
+		{"rotated since its last use", Policy{MaxIdle: days(30)}, func() remit.Credential { c := token(400); c.Rotated = ago(2); return c }(), used(40, 0), nil, "fine", "notice 2026-03-17"},
 		{"its use is not known", Policy{MaxIdle: days(30)}, token(400), Use{}, nil, "unknown", " "},
 		{"its use is known only until before", Policy{MaxIdle: days(30)}, token(400), used(40, 20), nil, "unknown", " "},
 		{"its use was never known", Policy{MaxIdle: days(30)}, token(400), Use{Last: ago(40)}, nil, "unknown", " "},
@@ -134,7 +135,7 @@ func TestSelector(t *testing.T) {
 		Type:   remit.ServiceAccount, Owners: []remit.Owner{{Name: "alice@example.com"}, {Name: "team-build"}},
 	}
 	c := token(1)
-	x := subject{system: "prod-eu", credential: &c, identity: &holder}
+	x := subject{system: "prod-eu", credential: &c, identity: &holder, owners: holder.Owners}
 	list := func(s ...string) []string { return s }
 	for _, test := range []struct {
 		s    Selector
@@ -159,7 +160,7 @@ func TestSelector(t *testing.T) {
 			t.Errorf("%+v: %t", test.s, got)
 		}
 	}
-	x.identity = nil
+	x.identity, x.owners = nil, nil
 	for _, s := range []Selector{{Owners: list("*")}, {IdentityTypes: list("service-account")}} {
 		if s.selects(&x) {
 			t.Errorf("%+v chooses what nobody is known to hold", s)

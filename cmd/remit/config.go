@@ -14,6 +14,7 @@ import (
 
 	"remit"
 	"remit/inventory"
+	"remit/lifecycle"
 	"remit/response"
 )
 
@@ -40,6 +41,10 @@ type config struct {
 
 	// Respond are rules by which findings are answered.
 	Respond []ruleConfig `yaml:"respond"`
+
+	// Lifecycle says until when credentials may be used, and what happens to
+	// identities that are not needed any more.
+	Lifecycle lifecycle.Config `yaml:"lifecycle"`
 
 	// Listen is where events and metrics are served; without an address
 	// nothing listens.
@@ -261,6 +266,9 @@ func readConfig(f *globalFlags) (*config, error) {
 		names[s.Name] = true
 	}
 	if err := c.checkRules(op, path); err != nil {
+		return nil, err
+	}
+	if err := c.Lifecycle.Complete(path, text, "$.lifecycle"); err != nil {
 		return nil, err
 	}
 	if c.People != "" {
