@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"remit"
@@ -451,31 +452,43 @@ func (g *gatherer) namespaces(ctx context.Context, all []Leaver) error {
 // lister is one of the store's lists.
 type lister[F, T any] func(context.Context, F, remit.PageRequest) ([]T, string, error)
 
-// pages reads a list of the inventory page by page, in the order of IDs, which
-// stays the same while records come and go.
+// byID is the order that stays the same while records come and go.
+var byID = remit.PageRequest{Limit: pageSize, Sort: "id"}
+
+// pages reads a list of the inventory page by page.
 func pages[T any](ctx context.Context, list lister[remit.Filter, T], f remit.Filter, each func([]T) error) error {
-	return eachPage(ctx, list, f, remit.PageRequest{Limit: pageSize, Sort: "id"}, each)
+	return eachPage(ctx, list, f, byID, unlocked{}, each)
 }
 
 // pagesOf reads another list in its own order.
 func pagesOf[F, T any](ctx context.Context, list lister[F, T], f F, each func([]T) error) error {
-	return eachPage(ctx, list, f, remit.PageRequest{Limit: pageSize}, each)
+	return eachPage(ctx, list, f, remit.PageRequest{Limit: pageSize}, unlocked{}, each)
 }
 
-func eachPage[F, T any](ctx context.Context, list lister[F, T], f F, page remit.PageRequest, each func([]T) error) error {
-	for {
+// eachPage reads a list page by page, and each page under a lock.
+func eachPage[F, T any](ctx context.Context, list lister[F, T], f F, page remit.PageRequest, lock sync.Locker, each func([]T) error) error {
+	one := func() error {
+		lock.Lock()
+		defer lock.Unlock()
 		some, next, err := list(ctx, f, page)
-		if err != nil {
+		page.After = next
+		if err != nil || len(some) == 0 {
 			return err
 		}
-		if len(some) > 0 {
-			if err := each(some); err != nil {
-				return err
-			}
+		return each(some)
+	}
+	for {
+		if err := one(); err != nil {
+			return err
 		}
-		if next == "" {
+		if page.After == "" {
 			return nil
 		}
-		page.After = next
 	}
 }
+
+// unlocked is a lock that keeps nobody out.
+type unlocked struct{}
+
+func (unlocked) Lock()   {}
+func (unlocked) Unlock() {}

@@ -51,9 +51,11 @@ type Judge struct {
 	// Log is told what could not be judged by the clock; nil is silent.
 	Log *slog.Logger
 
-	// one judgement at a time: of two, the one that read first would otherwise
-	// write what is no longer so.
-	judging sync.Mutex
+	// judging is held while records are read and what they tell is written: of
+	// two judgements the one that read first would otherwise write what is no
+	// longer so. One of a whole system lets others in between its pages, and
+	// wholes keeps two of those apart.
+	judging, wholes sync.Mutex
 
 	mu     sync.Mutex
 	agenda agenda
@@ -109,7 +111,7 @@ func (j *Judge) EvaluateSubjects(ctx context.Context, system remit.ID, touched [
 	if len(touched) > maxTouched {
 		return j.system(ctx, system)
 	}
-	r, err := j.start(ctx, system)
+	r, err := j.start(ctx, system, &j.judging)
 	if err != nil {
 		return err
 	}
@@ -143,7 +145,7 @@ func (j *Judge) current(system remit.ID) {
 
 // system judges everything in a system.
 func (j *Judge) system(ctx context.Context, system remit.ID) error {
-	r, err := j.start(ctx, system)
+	r, err := j.start(ctx, system, &j.wholes)
 	if err != nil {
 		return err
 	}
@@ -153,10 +155,8 @@ func (j *Judge) system(ctx context.Context, system remit.ID) error {
 	j.agenda.forget(system)
 	delete(j.whole, system) // until it is done
 	j.mu.Unlock()
-	if len(j.config.Policies) > 0 {
-		if err := r.credentials(ctx, remit.Filter{System: system}); err != nil {
-			return err
-		}
+	if err := r.credentials(ctx, remit.Filter{System: system}); err != nil {
+		return err
 	}
 	if err := r.leavers(ctx); err != nil {
 		return err
@@ -259,7 +259,7 @@ func (j *Judge) due(ctx context.Context) (time.Time, error) {
 
 // again judges single records whose time has come.
 func (j *Judge) again(ctx context.Context, system remit.ID, ids []remit.ID) error {
-	r, err := j.start(ctx, system)
+	r, err := j.start(ctx, system, &j.judging)
 	if err != nil {
 		return err
 	}
@@ -285,32 +285,43 @@ type run struct {
 	*gatherer
 	judge      *Judge
 	everything bool // what is not put will be resolved at the end
+	end        func()
 }
 
-// start begins a judgement, which end must end.
-func (j *Judge) start(ctx context.Context, system remit.ID) (*run, error) {
-	j.judging.Lock()
+// start begins a judgement under a lock, which end lets go. The time of a judgement
+// is after it has the lock: what it writes must not look older than what a
+// judgement wrote that began before.
+func (j *Judge) start(ctx context.Context, system remit.ID, lock sync.Locker) (*run, error) {
+	lock.Lock()
 	j.mu.Lock()
 	live := j.live[system]
 	j.mu.Unlock()
 	g, err := newGatherer(ctx, j.config, j.store, j.People, system, live, j.now())
 	if err != nil {
-		j.judging.Unlock()
+		lock.Unlock()
 		return nil, err
 	}
-	return &run{gatherer: g, judge: j}, nil
+	return &run{gatherer: g, judge: j, end: lock.Unlock}, nil
 }
 
-func (r *run) end() { r.judge.judging.Unlock() }
+// page is the lock under which one page is judged; a judgement of some records
+// holds it already.
+func (r *run) page() sync.Locker {
+	if r.everything {
+		return &r.judge.judging
+	}
+	return unlocked{}
+}
 
 // some judges the credentials of these IDs, and resolves what is told of those
 // that are gone.
 func (r *run) some(ctx context.Context, ids []remit.ID) error {
+	if len(r.config.Policies) == 0 {
+		return nil // what is left of former ones goes when the whole system is judged
+	}
 	for some := range slices.Chunk(ids, chunk) {
-		if len(r.config.Policies) > 0 {
-			if err := r.credentials(ctx, remit.Filter{System: r.system.ID, IDs: some}); err != nil {
-				return err
-			}
+		if err := r.credentials(ctx, remit.Filter{System: r.system.ID, IDs: some}); err != nil {
+			return err
 		}
 		if err := r.resolve(ctx, credentialPolicies, some); err != nil {
 			return err
@@ -324,7 +335,7 @@ func (r *run) credentials(ctx context.Context, f remit.Filter) error {
 	if len(r.config.Policies) == 0 {
 		return nil
 	}
-	return pages(ctx, r.store.Credentials, f, func(page []remit.Credential) error {
+	return eachPage(ctx, r.store.Credentials, f, byID, r.page(), func(page []remit.Credential) error {
 		cases, err := r.cases(ctx, page)
 		if err != nil {
 			return err
@@ -388,6 +399,9 @@ func (r *run) offboard(ctx context.Context, ids []remit.ID) error {
 	if r.config.Offboarding == nil || len(ids) == 0 {
 		return nil
 	}
+	lock := r.page()
+	lock.Lock()
+	defer lock.Unlock()
 	all, err := r.leaversOf(ctx, ids)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ const day = 24 * time.Hour
 
 // world is a store with one system, whose clock a test moves.
 type world struct {
-	*testing.T
+	testing.TB
 	store  *sqlstore.Store
 	system remit.System
 	run    remit.InventoryRun
@@ -28,14 +28,14 @@ type world struct {
 	judge  *lifecycle.Judge
 }
 
-func newWorld(t *testing.T, c *lifecycle.Config) *world {
+func newWorld(t testing.TB, c *lifecycle.Config) *world {
 	t.Helper()
 	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "remit.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	w := &world{T: t, store: store, now: time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)}
+	w := &world{TB: t, store: store, now: time.Date(2026, 3, 3, 12, 0, 0, 0, time.UTC)}
 	w.system = remit.System{ID: remit.SystemID("kubernetes", "1"), Connector: "kubernetes", Name: "prod", Observed: w.now}
 	w.must(store.PutSystem(t.Context(), w.system))
 	w.run, err = store.StartRun(t.Context(), w.system.ID)
