@@ -44,9 +44,7 @@ func (s *Responses) CarryOut(ctx context.Context, id remit.ID) (remit.Response, 
 		return r, err
 	}
 	if r.State == remit.ResponseApproved {
-		if r, err = s.move(ctx, r, remit.ResponseRunning, "remit", ""); err != nil {
-			return r, err
-		}
+		s.set(&r, remit.ResponseRunning, "remit", "") // written with the first step
 	}
 	for i := range r.Steps {
 		if r.Steps[i].State == remit.ResponseVerified {

@@ -111,7 +111,12 @@ func (s *Responses) Prepare(ctx context.Context, system string) error {
 
 // move writes a response in a new state, with what happened.
 func (s *Responses) move(ctx context.Context, r remit.Response, to remit.ResponseState, actor, note string) (remit.Response, error) {
+	s.set(&r, to, actor, note)
+	return s.o.Store.PutResponse(ctx, r)
+}
+
+// set is move for a plan that is about to be written anyway.
+func (s *Responses) set(r *remit.Response, to remit.ResponseState, actor, note string) {
 	r.State, r.Changed = to, s.o.Now().UTC()
 	r.History = append(r.History, remit.ResponseEvent{Time: r.Changed, Actor: actor, State: to, Note: note})
-	return s.o.Store.PutResponse(ctx, r)
 }

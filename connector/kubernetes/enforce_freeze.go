@@ -74,13 +74,19 @@ const (
 	accountKey  = "SA-"
 )
 
+// keyOfAccount is the key of an account in the ConfigMap.
+func keyOfAccount(ref remit.Ref) (string, bool) {
+	key := accountKey + ref.Namespace + "_" + ref.Name
+	return key, ref.Kind == "ServiceAccount" && keyForm.MatchString(key)
+}
+
 // freezeLevels says what is held of each credential and account, by its key. An
 // account whose key would be too long is left out: its name is as long as it may be,
 // and its credentials are held all the same.
 func freezeLevels(stolen, forged []string, minters []remit.Ref) (map[string]string, error) {
 	out := map[string]string{}
 	for _, m := range minters {
-		if key := accountKey + m.Namespace + "_" + m.Name; m.Kind == "ServiceAccount" && keyForm.MatchString(key) {
+		if key, ok := keyOfAccount(m); ok {
 			out[key] = holdMint
 		}
 	}
@@ -132,7 +138,7 @@ const (
 
 	// What a pod's own token may mint all the same.
 	isPodsUnbound = `has(request.userInfo.extra) && "` + extraPod + `" in request.userInfo.extra && ` +
-		`request.resource.resource == "serviceaccounts" && object != null && !(has(object.spec) && has(object.spec.boundObjectRef))`
+		`request.resource.resource == "serviceaccounts" && object != null && !(has(object.spec) && has(object.spec.boundObjectRef) && object.spec.boundObjectRef != null)`
 
 	holdOfRequest = `params != null && has(params.data) && variables.credential in params.data ? string(params.data[variables.credential]) : ""`
 
@@ -170,6 +176,10 @@ func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 		{
 			Expression: `!variables.hold.contains("` + holdMint + `") || !(` + isMint + ` || (` + isProbe + `))`,
 			Message:    "Remit has contained this credential: it may not make others. Sign in with another, or ask whoever runs Remit.",
+		},
+		{
+			Expression: `!variables.accountHold.contains("` + holdAll + `") || !` + isMint,
+			Message:    "Remit has contained this account: it may not make credentials. Ask whoever runs Remit.",
 		},
 		{
 			Expression: `!variables.accountHold.contains("` + holdMint + `") || !` + isMint + ` || (` + isPodsUnbound + `)`,
@@ -337,7 +347,7 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	before, after := frozenState{Entries: map[string]string{}}, frozenState{Hold: hex.EncodeToString(name[:]), Entries: levels}
 	added := map[string]string{}
 	minting, all := 0, 0
-	var accounts []string
+	var accounts, ended []string
 	var diff strings.Builder
 	for _, key := range sortedKeys(levels) {
 		value, known := contained.Data[key]
@@ -348,6 +358,8 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 		added[key] = withHold(value, levels[key], after.Hold)
 		diff.WriteString(lines("+", key+": "+added[key]))
 		switch account, isAccount := strings.CutPrefix(key, accountKey); {
+		case isAccount && levels[key] == holdAll:
+			ended = append(ended, strings.Replace(account, "_", "/", 1))
 		case isAccount:
 			accounts = append(accounts, strings.Replace(account, "_", "/", 1))
 		case levels[key] == holdAll:
@@ -378,9 +390,16 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 		does = append(does, fmt.Sprintf("Let %s mint only from their pods, and nothing that is bound: what was minted a moment ago has no name here yet.", strings.Join(accounts, ", ")))
 		breaks = append(breaks, "So does whatever mints as these accounts with a token that is bound to no pod.")
 	}
+	if len(ended) > 0 {
+		does = append(does, fmt.Sprintf("Let nothing mint as %s: whoever holds a token that has ended could still make one of the account that is made anew, as long as the API server believes it.", strings.Join(ended, ", ")))
+		breaks = append(breaks, "The account cannot mint tokens for others, until this is undone; its pods get theirs from their nodes.")
+	}
 	step.Does, step.Breaks = strings.Join(does, " "), strings.Join(breaks, " ")
 	planned.Steps = []remit.Step{step}
 	planned.Why = append(planned.Why, "A frozen credential can still read, act as whom it may impersonate, and change admission policies where it has the right to: admission sees none of these. Where the identity is an administrator, remove its grants as well. A login of the group system:masters cannot be frozen.")
+	if time.Now().UnixNano() < e.current.Load() {
+		return planned, nil
+	}
 	if err := e.policiesCurrent(ctx, op); remit.KindOf(err) == remit.Conflict {
 		planned.Why = append(planned.Why, "The admission policy is not installed or not up to date: the plan brings it up to date, and it takes a second or two to act the first time.")
 	} else if err != nil {
@@ -480,16 +499,18 @@ func (e *Enforcer) doFreeze(ctx context.Context, step remit.Step) error {
 	if err != nil {
 		return err
 	}
+	// What is in place already acts the sooner.
+	err = e.changeContained(ctx, after.Entries, true, func(key, value string) string {
+		return withHold(value, after.Entries[key], after.Hold)
+	})
+	if err != nil {
+		return err
+	}
 	err = e.policiesCurrent(ctx, "freeze credentials")
 	if remit.KindOf(err) == remit.Conflict {
 		err = e.prepareFreeze(ctx)
 	}
-	if err != nil {
-		return err
-	}
-	return e.changeContained(ctx, after.Entries, true, func(key, value string) string {
-		return withHold(value, after.Entries[key], after.Hold)
-	})
+	return err
 }
 
 func (e *Enforcer) undoFreeze(ctx context.Context, step remit.Step) error {
@@ -617,11 +638,17 @@ func (e *Enforcer) policiesCurrent(ctx context.Context, op string) error {
 			return e.explain(op, err)
 		}
 		if err != nil || !equality.Semantic.DeepEqual(is.Spec, policy.Spec) || !equality.Semantic.DeepEqual(bound.Spec, desiredBinding(policy.Name).Spec) {
+			e.current.Store(0)
 			return remit.Errorf(remit.Conflict, op, "the admission policy %s or its binding is missing or not as Remit makes it: prepare again", policy.Name)
 		}
 	}
+	e.current.Store(time.Now().Add(believes).UnixNano())
 	return nil
 }
+
+// believes is for how long a plan takes it for granted that the policies are as they
+// were seen. Whoever carries it out looks again.
+const believes = 15 * time.Minute
 
 func numbered(n int, what string) string {
 	if n == 1 {
