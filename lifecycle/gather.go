@@ -239,7 +239,7 @@ func (g *gatherer) told(ctx context.Context, ids []remit.ID) (told map[remit.ID]
 	told, confirmed = map[remit.ID]map[string]Told{}, map[remit.ID]time.Time{}
 	for some := range slices.Chunk(ids, chunk) {
 		f := remit.FindingFilter{System: g.system.ID, Policies: credentialPolicies, Subjects: some, States: standingStates}
-		err := pagesOf(ctx, g.store.Findings, f, func(page []remit.Finding) error {
+		err := eachPage(ctx, g.store.Findings, f, byID, unlocked{}, func(page []remit.Finding) error {
 			for i := range page {
 				f := &page[i]
 				if told[f.Subject.ID] == nil {
@@ -266,7 +266,7 @@ func (g *gatherer) underWay(ctx context.Context, ids []remit.ID) (map[remit.ID]*
 		f := remit.ResponseFilter{System: g.system.ID, Subjects: some, States: []remit.ResponseState{
 			remit.ResponseProposed, remit.ResponseApproved, remit.ResponseRunning, remit.ResponseUndoing,
 		}}
-		err := pagesOf(ctx, g.store.Responses, f, func(page []remit.Response) error {
+		err := eachPage(ctx, g.store.Responses, f, newest, unlocked{}, func(page []remit.Response) error {
 			for i := range page {
 				if out[page[i].Subject.ID] == nil { // the newest first
 					out[page[i].Subject.ID] = &page[i]
@@ -360,7 +360,7 @@ func (g *gatherer) leaversOf(ctx context.Context, ids []remit.ID) ([]Leaver, err
 func (g *gatherer) causes(ctx context.Context, ids []remit.ID) (map[remit.ID]map[Cause]bool, map[remit.ID]*remit.Finding, error) {
 	causes, begun := map[remit.ID]map[Cause]bool{}, map[remit.ID]*remit.Finding{}
 	f := remit.FindingFilter{System: g.system.ID, Policies: append([]string{PolicyOffboardDisable}, causePolicies...), Identities: ids, States: standingStates}
-	err := pagesOf(ctx, g.store.Findings, f, func(page []remit.Finding) error {
+	err := eachPage(ctx, g.store.Findings, f, byID, unlocked{}, func(page []remit.Finding) error {
 		for i := range page {
 			f := &page[i]
 			id := f.Identity
@@ -406,7 +406,7 @@ func (g *gatherer) presences(ctx context.Context, ids []remit.ID, out []Leaver, 
 // long as it was not undone.
 func (g *gatherer) disabled(ctx context.Context, ids []remit.ID, out []Leaver, at map[remit.ID]int) error {
 	f := remit.ResponseFilter{System: g.system.ID, Subjects: ids, States: []remit.ResponseState{remit.ResponseRunning, remit.ResponseVerified}}
-	return pagesOf(ctx, g.store.Responses, f, func(page []remit.Response) error {
+	return eachPage(ctx, g.store.Responses, f, newest, unlocked{}, func(page []remit.Response) error {
 		for _, r := range page {
 			if i, ok := at[r.Subject.ID]; ok && (r.Action == remit.Disable || r.Action == remit.Contain) {
 				out[i].Disabled = true
@@ -455,14 +455,12 @@ type lister[F, T any] func(context.Context, F, remit.PageRequest) ([]T, string, 
 // byID is the order that stays the same while records come and go.
 var byID = remit.PageRequest{Limit: pageSize, Sort: "id"}
 
+// newest is the order of responses, their only one.
+var newest = remit.PageRequest{Limit: pageSize}
+
 // pages reads a list of the inventory page by page.
 func pages[T any](ctx context.Context, list lister[remit.Filter, T], f remit.Filter, each func([]T) error) error {
 	return eachPage(ctx, list, f, byID, unlocked{}, each)
-}
-
-// pagesOf reads another list in its own order.
-func pagesOf[F, T any](ctx context.Context, list lister[F, T], f F, each func([]T) error) error {
-	return eachPage(ctx, list, f, remit.PageRequest{Limit: pageSize}, unlocked{}, each)
 }
 
 // eachPage reads a list page by page, and each page under a lock.

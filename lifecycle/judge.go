@@ -367,7 +367,7 @@ func (r *run) leavers(ctx context.Context) error {
 		return nil
 	}
 	f := remit.FindingFilter{System: r.system.ID, Policies: slices.Concat(causePolicies, offboardingPolicies), States: standingStates}
-	err := pagesOf(ctx, r.store.Findings, f, func(page []remit.Finding) error {
+	err := eachPage(ctx, r.store.Findings, f, byID, unlocked{}, func(page []remit.Finding) error {
 		var ids []remit.ID
 		for i := range page {
 			if id := page[i].Identity; id != "" {

@@ -269,6 +269,55 @@ func TestRotationUnderWay(t *testing.T) {
 	w.expect("failed", "lifecycle-max-age old high", "lifecycle-revoke old high")
 }
 
+// slowly is a store that lets something happen after it has listed credentials.
+type slowly struct {
+	*sqlstore.Store
+	then func()
+}
+
+func (s *slowly) Credentials(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Credential, string, error) {
+	some, next, err := s.Store.Credentials(ctx, f, page)
+	if then := s.then; then != nil {
+		s.then = nil
+		then()
+	}
+	return some, next, err
+}
+
+// TestJudgedAtOnce changes a credential after a judgement of the whole system has
+// read it: what that read must not stand in the end, nor must it resolve what was
+// told meanwhile.
+func TestJudgedAtOnce(t *testing.T) {
+	for _, mended := range []bool{true, false} {
+		c := tokens(lifecycle.Policy{MaxAge: lifecycle.Span(90 * day)})
+		w := newWorld(t, c)
+		w.now = time.Now().UTC()
+		store := &slowly{Store: w.store}
+		w.judge = lifecycle.NewJudge(c, store)
+		old := w.token("old", 400)
+		rotated := old
+		rotated.Rotated = w.now
+		before, after := old, rotated
+		if !mended {
+			before, after = rotated, old
+		}
+		w.put(remit.Records{Credentials: []remit.Credential{before}})
+		judged := make(chan error, 1)
+		store.then = func() {
+			touched := w.put(remit.Records{Credentials: []remit.Credential{after}})
+			go func() { judged <- w.judge.EvaluateSubjects(t.Context(), w.system.ID, touched) }()
+			time.Sleep(200 * time.Millisecond) // it would be done by then, if nothing kept it
+		}
+		w.whole()
+		w.must(<-judged)
+		if mended {
+			w.expect("rotated meanwhile")
+		} else {
+			w.expect("grown old meanwhile", "lifecycle-max-age old medium")
+		}
+	}
+}
+
 // TestRun holds that the clock alone makes findings, each at its moment and not
 // before, and that a change wakes it.
 func TestRun(t *testing.T) {

@@ -195,8 +195,10 @@ func (o *Offboarding) offboard(l *Leaver, now time.Time) (out []remit.Finding, c
 	}
 	who := l.Identity.Ref.String()
 	facts := []remit.Fact{
-		{Name: factCause, Value: string(cause)}, {Name: factTold, Value: exactly(told.Since)},
-		{Name: "To be removed", Value: exactly(ends)}, {Name: "Use", Value: use},
+		{Name: factCause, Value: string(cause)},
+		{Name: factTold, Value: exactly(told.Since)},
+		{Name: "To be removed", Value: exactly(ends)},
+		{Name: "Use", Value: use},
 	}
 	out = append(out, identityFinding(l, PolicyOffboardDisable, "Identity that is to be disabled", severity,
 		fmt.Sprintf("%s: disable %s now; on %s it is to be removed, unless %s", why, who, dayOf(ends), back),

@@ -91,7 +91,7 @@ type Config struct {
 	Offboarding *Offboarding `yaml:"offboarding"`
 }
 
-// Policy finds the policy that holds for a credential, nil when there is none.
+// policy finds the one that holds for a credential, nil when there is none.
 func (c *Config) policy(s *subject) *Policy {
 	for i := range c.Policies {
 		if c.Policies[i].Select.selects(s) {
@@ -99,11 +99,6 @@ func (c *Config) policy(s *subject) *Policy {
 		}
 	}
 	return nil
-}
-
-// asksIdle says whether any policy asks when a credential was last used.
-func (c *Config) asksIdle() bool {
-	return slices.ContainsFunc(c.Policies, func(p Policy) bool { return p.MaxIdle > 0 })
 }
 
 // subject is what selectors look at.
