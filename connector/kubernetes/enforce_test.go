@@ -632,7 +632,7 @@ func TestEnforceGrants(t *testing.T) {
 		remit.NotFound:  {contain(remit.Ref{Kind: "ServiceAccount", Namespace: ns, Name: "nobody"}), contain(remit.Ref{Kind: "User", Name: "nobody"})},
 		remit.Forbidden: {contain(remit.Ref{Kind: "User", Name: enforcerUser}), contain(remit.Ref{Kind: "Group", Name: groupMasters}), contain(remit.Ref{Kind: "User", Name: "system:kube-scheduler"}), contain(remit.Ref{Kind: "Group", Name: groupAuthenticated})},
 		remit.Unsupported: {
-			{Action: remit.Revoke, Identity: who}, contain(who, remit.Quarantine), contain(remit.Ref{Kind: "User", Name: "first"}, remit.KillTokens),
+			{Action: "dance", Identity: who}, contain(who, remit.Quarantine), contain(remit.Ref{Kind: "User", Name: "first"}, remit.KillTokens),
 		},
 		remit.Invalid: {contain(remit.Ref{}), contain(who, remit.FreezeCredentials), contain(who, "softly")},
 	} {
