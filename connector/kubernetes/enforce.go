@@ -176,6 +176,11 @@ func (e *Enforcer) planContain(ctx context.Context, o connector.Order) (connecto
 	if err != nil {
 		return planned, err
 	}
+	legacy := func(c string) bool { return strings.HasPrefix(c, LegacyTokenPrefix) }
+	if slices.ContainsFunc(o.Stolen, legacy) || slices.ContainsFunc(o.Forged, legacy) {
+		o.Stolen, o.Forged = slices.DeleteFunc(slices.Clone(o.Stolen), legacy), slices.DeleteFunc(slices.Clone(o.Forged), legacy)
+		planned.Why = append(planned.Why, "A long-lived token has no name that admission sees, so it can be frozen only together with its account, and what it changes goes on: `remit revoke` ends it.")
+	}
 	frozen, err := freezeLevels(o.Stolen, o.Forged, o.Minters)
 	if err != nil {
 		return planned, err

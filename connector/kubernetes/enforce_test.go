@@ -753,6 +753,12 @@ func TestEnforceRace(t *testing.T) {
 	if err := mints(free, cluster.TokenOptions{}); err != nil {
 		t.Errorf("undone, it cannot mint: %v", err)
 	}
+	// Admission does not see which long-lived token it is, but whose.
+	o.Stolen = []string{LegacyTokenPrefix + ns + "/racer"}
+	step, planned := planOne(t, e, o)
+	if step.Grade != remit.FreezeCredentials || !strings.Contains(step.Diff, "SA-"+ns+"_racer: mint:") || !strings.Contains(strings.Join(planned.Why, " "), "remit revoke") {
+		t.Errorf("%+v", planned)
+	}
 }
 
 func TestEnforceTokens(t *testing.T) {
