@@ -10,6 +10,7 @@ package response
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"remit"
@@ -22,6 +23,7 @@ type Store interface {
 	Systems(ctx context.Context) ([]remit.System, error)
 	Usage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Usage, string, error)
 	Lineage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Lineage, string, error)
+	Presences(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Presence, string, error)
 	States(ctx context.Context, system remit.ID, kind, key string) ([]remit.State, error)
 	Checkpoint(ctx context.Context, c remit.Checkpoint) error
 	Findings(ctx context.Context, f remit.FindingFilter, page remit.PageRequest) ([]remit.Finding, string, error)
@@ -56,7 +58,10 @@ type Options struct {
 }
 
 // Responses makes plans and carries them out. It is safe for concurrent use.
-type Responses struct{ o Options }
+type Responses struct {
+	o        Options
+	limiting sync.Mutex
+}
 
 // New returns the responses of a store.
 func New(o Options) *Responses {
@@ -75,7 +80,7 @@ func New(o Options) *Responses {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Responses{o}
+	return &Responses{o: o}
 }
 
 // Get returns a response. [remit.NotFound] when there is none of that ID.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +13,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -120,8 +120,13 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		// no ConfigMap is: this gives no ConfigMap away.
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get"}, ResourceNames: []string{"*"}},
 		// Grants. To write a binding one must hold the role's rights or bind.
-		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"rolebindings", "clusterrolebindings"}, Verbs: []string{"get", "list", "patch"}},
-		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "clusterroles"}, Verbs: []string{"bind"}},
+		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"rolebindings", "clusterrolebindings"}, Verbs: []string{"get", "list", "create", "patch", "delete"}},
+		// Roles with what was used. To write one, one must hold its rights or
+		// escalate.
+		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "clusterroles"}, Verbs: []string{"get", "list", "create", "delete", "bind", "escalate"}},
+		// To ask whether what was used is still allowed, what was taken is not, and a
+		// credential is refused.
+		{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
 		// Accounts, and making them anew.
 		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get", "create", "patch", "delete"}},
 		// Pods, which are deleted to end the tokens that are bound to them.
@@ -131,8 +136,8 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		{APIGroups: []string{appsv1.GroupName}, Resources: []string{"deployments", "statefulsets", "daemonsets", "replicasets"}, Verbs: []string{"get", "list", "patch"}},
 		{APIGroups: []string{batchv1.GroupName}, Resources: []string{"jobs", "cronjobs"}, Verbs: []string{"get", "list", "patch"}},
 		{APIGroups: []string{networkingv1.GroupName}, Resources: []string{"networkpolicies"}, Verbs: []string{"get", "list", "create", "delete"}},
-		// Asking whether a credential is refused.
-		{APIGroups: []string{authorizationv1.GroupName}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
+		// Tokens that lie in Secrets, which are deleted and marked and never read.
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"patch", "delete"}},
 	}
 	system = []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
@@ -146,14 +151,25 @@ func (e *Enforcer) Prepare(ctx context.Context) error { return e.prepareFreeze(c
 
 // Plan implements [connector.Enforcer].
 func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Planned, error) {
-	const op = "plan containment"
-	var planned connector.Planned
-	if o.Action == remit.Guard {
+	switch o.Action {
+	case remit.Contain:
+		return e.planContain(ctx, o)
+	case remit.Revoke:
+		return e.planRevoke(ctx, o)
+	case remit.Disable:
+		return e.planDisable(ctx, o)
+	case remit.RemoveIdentity:
+		return e.planRemove(ctx, o)
+	case remit.Reduce:
+		return e.planReduce(ctx, o)
+	case remit.Guard:
 		return e.planGuard(ctx)
 	}
-	if o.Action != remit.Contain {
-		return planned, remit.Errorf(remit.Unsupported, op, "%s is not what the connector of Kubernetes can do: it can contain", cmp.Or(o.Action, "no action"))
-	}
+	return connector.Planned{}, remit.Errorf(remit.Unsupported, "plan", "%s is not what the connector of Kubernetes can do", cmp.Or(o.Action, "no action"))
+}
+
+// orderedIdentity is whom an order is about.
+func orderedIdentity(op string, o connector.Order) (remit.Ref, error) {
 	identity := o.Identity
 	if identity == (remit.Ref{}) && o.Subject.Record == remit.KindIdentity {
 		identity = o.Subject.Ref
@@ -162,20 +178,32 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 		identity = refOfUser(identity.Name) // accounts and nodes are users too
 	}
 	if identity.Name == "" || identity.Kind == "ServiceAccount" && identity.Namespace == "" {
-		return planned, remit.Errorf(remit.Invalid, op, "the order does not name an identity")
+		return identity, remit.Errorf(remit.Invalid, op, "the order does not name an identity")
 	}
-	named, legacy := withoutLegacy(o)
-	frozen, err := freezeLevels(named.Stolen, named.Forged, named.Minters)
+	return identity, nil
+}
+
+func (e *Enforcer) planContain(ctx context.Context, o connector.Order) (connector.Planned, error) {
+	const op = "plan containment"
+	var planned connector.Planned
+	identity, err := orderedIdentity(op, o)
 	if err != nil {
 		return planned, err
 	}
-	if legacy != "" {
-		planned.Why = append(planned.Why, fmt.Sprintf("What comes with %s is a long-lived token of a Secret, which has no ID by which it could be frozen or refused: remove the grants, and end it with %s.", legacy, remit.KillTokens))
+	whole := o
+	legacy := func(c string) bool { return strings.HasPrefix(c, LegacyTokenPrefix) }
+	if slices.ContainsFunc(o.Stolen, legacy) || slices.ContainsFunc(o.Forged, legacy) {
+		o.Stolen, o.Forged = slices.DeleteFunc(slices.Clone(o.Stolen), legacy), slices.DeleteFunc(slices.Clone(o.Forged), legacy)
+		planned.Why = append(planned.Why, "A long-lived token has no name that admission sees, so it can be frozen only together with its account, and what it changes goes on: `remit revoke` ends it.")
+	}
+	frozen, err := freezeLevels(o.Stolen, o.Forged, o.Minters)
+	if err != nil {
+		return planned, err
 	}
 	grades := o.Grades
 	if grades == nil {
 		grades = []remit.Grade{remit.RemoveGrants}
-		if len(named.Stolen)+len(named.Forged) > 0 && legacy == "" {
+		if len(frozen) > 0 {
 			grades = []remit.Grade{remit.FreezeCredentials}
 			planned.Why = append(planned.Why, "The credentials are known, so they alone are frozen: what else the identity does goes on. They can still read; to stop that, remove the grants as well.")
 		} else {
@@ -212,9 +240,13 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 		case remit.RemoveGrants:
 			add, err = e.planGrants(ctx, identity)
 		case remit.KillTokens:
-			add, err = e.planTokens(ctx, identity, o)
+			add, err = e.planTokens(ctx, identity, whole)
 		case remit.Quarantine:
 			add, err = e.planQuarantine(ctx, identity)
+		}
+		// What cannot be done must not keep from what can.
+		if leftOut := grade == remit.RefuseCredentials || grade == remit.Quarantine; leftOut && remit.KindOf(err) == remit.Unsupported && len(grades) > 1 {
+			add, err = connector.Planned{Why: append(add.Why, fmt.Sprintf("The grade %s is left out: %v.", grade, errors.Unwrap(err)))}, nil
 		}
 		if err != nil {
 			return connector.Planned{}, err
@@ -230,19 +262,37 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 	return planned, nil
 }
 
-// enforceGrade is how the steps of one grade are carried out.
+// enforceGrade is how the steps of one grade, or of one sort of change, are
+// carried out.
 type enforceGrade struct {
 	do, verify, undo func(context.Context, remit.Step) error
 }
 
 func (e *Enforcer) grade(step remit.Step) (enforceGrade, error) {
+	switch step.Change {
+	case changeDeleteSecret:
+		return enforceGrade{e.doDeleteSecret, e.verifyDeleteSecret, e.undoDeleteSecret}, nil
+	case changeInvalidateToken:
+		return enforceGrade{e.doInvalidate, e.verifyInvalidate, e.undoInvalidate}, nil
+	case changeAutomount:
+		return enforceGrade{e.doAutomount, e.verifyAutomount, e.undoAutomount}, nil
+	case changeDeleteAccount:
+		return enforceGrade{e.doDeleteAccount, e.verifyDeleteAccount, e.undoDeleteAccount}, nil
+	case changeMakeRole, changeMakeBinding:
+		return enforceGrade{e.doMake, e.verifyMake, e.undoMake}, nil
+	case changeReplaceGrant:
+		return enforceGrade{e.doReplaced, e.verifyReplaced, e.undoReplaced}, nil
+	case "":
+	default:
+		return enforceGrade{}, remit.Errorf(remit.Unsupported, "carry out", "steps that are to %q are not known here", step.Change)
+	}
 	switch step.Grade {
 	case remit.FreezeCredentials:
 		return enforceGrade{e.doFreeze, e.verifyFreeze, e.undoFreeze}, nil
-	case remit.RefuseCredentials:
-		return enforceGrade{e.doFreeze, e.verifyRefuse, e.undoFreeze}, nil
 	case remit.RemoveGrants:
 		return enforceGrade{e.doGrants, e.verifyGrants, e.undoGrants}, nil
+	case remit.RefuseCredentials:
+		return enforceGrade{e.doFreeze, e.verifyRefuse, e.undoFreeze}, nil
 	case remit.KillTokens:
 		if step.Object.Kind == "Pod" {
 			return enforceGrade{e.doPod, e.verifyPod, e.undoPod}, nil
@@ -445,6 +495,18 @@ func (e *Enforcer) mayContain(ctx context.Context, op string, identity remit.Ref
 func (e *Enforcer) account(ctx context.Context, op string, ref remit.Ref) (*corev1.ServiceAccount, error) {
 	var account corev1.ServiceAccount
 	err := e.get(ctx, "ServiceAccount", ref.Namespace, ref.Name, &account)
+	if apierrors.IsForbidden(err) { // the login for reading, with which plans are previewed, lists
+		found := false
+		options := metav1.ListOptions{FieldSelector: "metadata.name=" + ref.Name}
+		_, _, err = e.client.page(ctx, listingOf["ServiceAccount"], ref.Namespace, options, func(o runtime.Object) {
+			if a, ok := o.(*corev1.ServiceAccount); ok && a.Name == ref.Name {
+				account, found = *a, true
+			}
+		})
+		if err == nil && !found {
+			return nil, remit.Errorf(remit.NotFound, op, "there is no %s", ref)
+		}
+	}
 	if apierrors.IsNotFound(err) {
 		return nil, remit.Errorf(remit.NotFound, op, "there is no %s", ref)
 	}

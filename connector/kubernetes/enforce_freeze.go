@@ -85,22 +85,6 @@ func keyOfAccount(ref remit.Ref) (string, bool) {
 	return key, ref.Kind == "ServiceAccount" && keyForm.MatchString(key)
 }
 
-// withoutLegacy leaves the tokens of Secrets out of an order, which have no ID: one
-// of them is returned, "" when there was none.
-func withoutLegacy(o connector.Order) (_ connector.Order, legacy string) {
-	only := func(all []string) []string {
-		return slices.DeleteFunc(slices.Clone(all), func(c string) bool {
-			is := strings.HasPrefix(c, LegacyTokenPrefix)
-			if is {
-				legacy = c
-			}
-			return is
-		})
-	}
-	o.Stolen, o.Forged = only(o.Stolen), only(o.Forged)
-	return o, legacy
-}
-
 // freezeLevels says what is held of each credential and account, by its key. An
 // account whose key would be too long is left out: its name is as long as it may be,
 // and its credentials are held all the same.

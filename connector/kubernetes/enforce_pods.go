@@ -26,39 +26,50 @@ type podState struct {
 // it keeps what it found out for so long.
 const believed = 10 * time.Second
 
-// boundPods are the pods that all the credentials of an order are bound to, in
-// order. loose is one that is bound to none, or says that there are none at all.
-func boundPods(o connector.Order) (pods []remit.Ref, tokens map[remit.Ref]int, loose string) {
+// hangsOn is what the tokens of an order end with: pods that they are bound to, in
+// order, each with the number of these, and Secrets that long-lived ones lie in. why
+// is not "" when one hangs on neither, or none is known.
+func hangsOn(o connector.Order) (pods []remit.Ref, tokens map[remit.Ref]int, secrets []remit.Credential, why string) {
 	all := slices.Concat(o.Stolen, o.Forged)
 	if len(all) == 0 {
-		return nil, nil, "no single credential is known to be stolen"
+		return nil, nil, nil, "no single credential is known to be stolen"
 	}
 	tokens = map[remit.Ref]int{}
-	unbound := 0
+	loose, one := 0, ""
 	for _, c := range all {
 		at := o.Bound[c]
-		if at.Kind != "Pod" || at.Name == "" || at.Namespace == "" {
-			unbound++
-			loose = c
-			continue
-		}
-		if tokens[at]++; tokens[at] == 1 {
-			pods = append(pods, at)
+		switch {
+		case strings.HasPrefix(c, LegacyTokenPrefix):
+			n := len(secrets)
+			for _, in := range o.Credentials {
+				// All of an account have one name in the log.
+				if legacySecret(in) && in.Incarnation != "" && LoggedCredential(in) == c {
+					secrets = append(secrets, in)
+				}
+			}
+			if len(secrets) == n {
+				loose, one = loose+1, c
+			}
+		case at.Kind == "Pod" && at.Name != "" && at.Namespace != "":
+			if tokens[at]++; tokens[at] == 1 {
+				pods = append(pods, at)
+			}
+		default:
+			loose, one = loose+1, c
 		}
 	}
-	if unbound > 0 {
-		return nil, nil, fmt.Sprintf("%d of %d credentials are bound to no pod (%s)", unbound, len(all), loose)
+	if loose > 0 {
+		return nil, nil, nil, fmt.Sprintf("%d of %d credentials are bound to no pod, and lie in no Secret that is known (%s)", loose, len(all), one)
 	}
 	slices.SortFunc(pods, func(a, b remit.Ref) int { return cmp.Compare(a.String(), b.String()) })
-	return pods, tokens, ""
+	return pods, tokens, secrets, ""
 }
 
-// planPods ends the tokens that are bound to pods, with these: what else the
-// account runs goes on.
-func (e *Enforcer) planPods(ctx context.Context, pods []remit.Ref, tokens map[remit.Ref]int) (connector.Planned, error) {
+// planEnds ends tokens with what they hang on: what else the account runs goes on.
+func (e *Enforcer) planEnds(ctx context.Context, pods []remit.Ref, tokens map[remit.Ref]int, secrets []remit.Credential) (connector.Planned, error) {
 	const op = "plan containment"
 	planned := connector.Planned{Why: []string{
-		"All credentials are bound to pods, so these are deleted and not the account: their tokens end with them, and the account's other pods work on. What was minted otherwise and is in no log yet does not end by this.",
+		"All credentials hang on pods or Secrets, so these are deleted and not the account: the tokens end with them, and what else the account runs works on. What was minted otherwise and is in no log yet does not end by this.",
 		"Ending tokens cannot be undone: the old ones never work again.",
 	}}
 	for _, ref := range pods {
@@ -72,6 +83,18 @@ func (e *Enforcer) planPods(ctx context.Context, pods []remit.Ref, tokens map[re
 			return connector.Planned{}, e.explain(op, err)
 		}
 		planned.Steps = append(planned.Steps, podStep(&pod, ref, tokens[ref]))
+	}
+	for _, c := range secrets {
+		step, err := e.deleteSecretStep(ctx, op, c)
+		if remit.KindOf(err) == remit.NotFound {
+			planned.Why = append(planned.Why, fmt.Sprintf("The %s is gone, and its token with it.", c.Ref))
+			continue
+		}
+		if err != nil {
+			return connector.Planned{}, err
+		}
+		step.Grade = remit.KillTokens
+		planned.Steps, planned.Why = append(planned.Steps, step), append(planned.Why, secretWhy(c, c.Holder)...)
 	}
 	return planned, nil
 }

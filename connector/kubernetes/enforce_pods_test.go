@@ -143,17 +143,34 @@ func TestEnforcePods(t *testing.T) {
 	if steps, why = plan(); len(steps) != 1 || steps[0].Object != who || !strings.Contains(why, "no single credential is known") {
 		t.Errorf("%+v\n%s", steps, why)
 	}
-	// A token of a Secret has no name by which it could be frozen.
+	// A token of a Secret ends with that, when the inventory knows it.
+	secret, err := c.Client.CoreV1().Secrets(ns).Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "old", Annotations: map[string]string{corev1.ServiceAccountNameKey: "worker"}}, Type: corev1.SecretTypeServiceAccountToken,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	order.Stolen = []string{LegacyTokenPrefix + ns + "/worker"}
-	if steps, why = plan(); len(steps) != 1 || steps[0].Object != who || !strings.Contains(why, "long-lived token of a Secret") {
+	if steps, why = plan(); len(steps) != 1 || steps[0].Object != who || !strings.Contains(why, "lie in no Secret that is known") {
 		t.Errorf("%+v\n%s", steps, why)
 	}
-	order.Grades = nil
-	if planned, err := e.Plan(ctx, order); err != nil || len(planned.Steps) == 0 || planned.Steps[0].Grade != remit.RemoveGrants {
-		t.Errorf("%+v, %v", planned, err)
+	in := remit.Credential{Holder: who, Key: "token", Type: remit.StaticToken, Record: remit.Record{
+		Ref: remit.Ref{Kind: "Secret", Namespace: ns, Name: "old"}, Incarnation: string(secret.UID), Attributes: map[string]string{"legacy": "true"},
+	}}
+	order.Credentials = []remit.Credential{in}
+	if steps, why = plan(); len(steps) != 1 || steps[0].Object != in.Ref || steps[0].Undo != "" || steps[0].Grade != remit.KillTokens {
+		t.Fatalf("%+v\n%s", steps, why)
 	}
-	order.Grades = []remit.Grade{remit.FreezeCredentials}
-	_, err := e.Plan(ctx, order)
-	wantKind(t, err, remit.Invalid)
+	for range 2 {
+		if err := e.Do(ctx, steps[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Verify(ctx, steps[0]); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Client.CoreV1().Secrets(ns).Get(ctx, "old", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("the Secret is still there: %v", err)
+	}
 	wantKind(t, e.Do(ctx, remit.Step{Grade: remit.KillTokens, Object: ref(lonely), Before: []byte(`{}`), After: []byte(`{}`)}), remit.Invalid)
 }

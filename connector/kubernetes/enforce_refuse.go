@@ -8,6 +8,7 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"remit"
 	"remit/connector"
@@ -49,15 +50,20 @@ func (e *Enforcer) planRefuse(ctx context.Context, identity remit.Ref, levels ma
 		}
 	}
 	asked, err := e.refused(ctx, remit.Ref{Kind: "User", Name: probeName}, probeCredential)
-	if err != nil {
+	unknown := apierrors.IsForbidden(err) // a preview, with the login that reads
+	if err != nil && !unknown {
 		return connector.Planned{}, e.explain(op, err)
 	}
-	if !asked {
+	if !asked && !unknown {
 		return connector.Planned{}, remit.Errorf(remit.Unsupported, op,
 			"the grade %s is not available: the cluster does not ask Remit first about each request, or Remit does not answer; see `remit token authorizer --help`, and whether `remit serve` runs with authorize: true for this system. Freeze the credentials or remove the grants instead",
 			remit.RefuseCredentials)
 	}
-	return e.planHold(ctx, identity, remit.RefuseCredentials, levels)
+	planned, err := e.planHold(ctx, identity, remit.RefuseCredentials, levels)
+	if err == nil && unknown {
+		planned.Why = append(planned.Why, "Whether the cluster asks Remit is not known: this login may not ask that (create subjectaccessreviews.authorization.k8s.io).")
+	}
+	return planned, err
 }
 
 // refused asks the API server whether Remit denies a credential what everybody

@@ -234,6 +234,12 @@ func TestEnforceRefuse(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "does not ask Remit first") {
 		t.Errorf("%v", err)
 	}
+	// With others it is left out, and these are done.
+	both := order
+	both.Grades = []remit.Grade{remit.FreezeCredentials, remit.RefuseCredentials}
+	if planned, err := e.Plan(ctx, both); err != nil || len(planned.Steps) != 1 || !strings.Contains(strings.Join(planned.Why, " "), "refuse-credentials is left out") {
+		t.Errorf("%+v, %v", planned, err)
+	}
 	want("before the list is read", true)
 
 	end := w.follow(c)

@@ -39,17 +39,17 @@ func stateOfAccount(a *corev1.ServiceAccount) accountState {
 	}
 }
 
-// planTokens chooses the mildest that ends the tokens: the end of the pods that all
-// of them are bound to, or the account made anew.
+// planTokens chooses the mildest that ends the tokens: the end of the pods and
+// Secrets that all of them hang on, or the account made anew.
 func (e *Enforcer) planTokens(ctx context.Context, identity remit.Ref, o connector.Order) (connector.Planned, error) {
 	const op = "plan containment"
 	var planned connector.Planned
 	if identity.Kind != "ServiceAccount" {
 		return planned, remit.Errorf(remit.Unsupported, op, "only the tokens of a service account can be ended, not what %s signs in with", identity)
 	}
-	pods, tokens, loose := boundPods(o)
-	if loose == "" {
-		return e.planPods(ctx, pods, tokens)
+	pods, tokens, secrets, whole := hangsOn(o)
+	if whole == "" {
+		return e.planEnds(ctx, pods, tokens, secrets)
 	}
 	account, err := e.account(ctx, op, identity)
 	if err != nil {
@@ -74,7 +74,7 @@ func (e *Enforcer) planTokens(ctx context.Context, identity remit.Ref, o connect
 		Breaks: fmt.Sprintf("Pods that run as %s are refused until they are started again. Long-lived token Secrets of it are deleted by the cluster and do not come back.", identity),
 		Before: mustJSON(before), After: mustJSON(after),
 	}}
-	planned.Why = append(planned.Why, fmt.Sprintf("The whole account is made anew, and not single pods deleted, because %s.", loose),
+	planned.Why = append(planned.Why, fmt.Sprintf("The whole account is made anew, and not single pods or Secrets deleted, because %s.", whole),
 		"Ending tokens cannot be undone: the old ones never work again. Grants stay, as they go by name: a new token of the account may do what the old one might.")
 	if manager := putsBack(&account.ObjectMeta); manager != "" {
 		planned.Why = append(planned.Why, fmt.Sprintf("%s is managed by %s; that does no harm, as its tokens end all the same.", identity, manager))
