@@ -42,10 +42,10 @@ type Issuer interface {
 	Issue(ctx context.Context, plan json.RawMessage, successor remit.Ref) (Issued, *Secret, error)
 
 	// End ends a credential for good: an old one of the plan, or a successor,
-	// made or not. It is no error when there is none. Where a credential cannot
+	// made or not, of which only the Ref may be known. It is no error when there is none. Where a credential cannot
 	// be ended before its time, End does what it can and returns that time; zero
 	// when it has ended.
-	End(ctx context.Context, plan json.RawMessage, which remit.Ref) (time.Time, error)
+	End(ctx context.Context, plan json.RawMessage, which Issued) (time.Time, error)
 
 	// Used tells when a successor was last used, by anybody but Remit; zero when
 	// it was not, or when the system does not tell. Of what an audit log shows,
@@ -53,7 +53,7 @@ type Issuer interface {
 	Used(ctx context.Context, plan json.RawMessage, issued Issued) (time.Time, error)
 
 	// Lives says whether a credential is accepted still.
-	Lives(ctx context.Context, plan json.RawMessage, which remit.Ref) (bool, error)
+	Lives(ctx context.Context, plan json.RawMessage, which Issued) (bool, error)
 }
 
 // RotationOrder says which credential is to be replaced.
@@ -63,6 +63,14 @@ type RotationOrder struct {
 	// As is the sort of successor, in the connector's words; "" for one like the
 	// old one.
 	As string
+
+	// Lifetime is how long the successor is to be valid; 0 for as long as the old
+	// one was.
+	Lifetime time.Duration
+
+	// Freeze asks for an old credential that cannot be ended before its time to
+	// be frozen meanwhile, where the connector can do that.
+	Freeze bool
 }
 
 // Rotation is an issuer's answer to an order.
@@ -92,6 +100,11 @@ type Issued struct {
 	// log names only when it is used; "" and zero where there is no such thing.
 	Native   string    `json:"native,omitempty"`
 	Identity remit.Ref `json:"identity,omitzero"`
+
+	// Mints is an identity for which the platform itself mints short-lived tokens
+	// in place of a secret that is delivered: one of them, minted since, is the
+	// successor in use.
+	Mints remit.Ref `json:"mints,omitzero"`
 
 	Expires time.Time `json:"expires,omitzero"` // zero: never
 }

@@ -60,6 +60,14 @@ type attempt struct {
 	Delivered time.Time `json:"delivered,omitzero"`
 }
 
+// known is what is known of it.
+func (a attempt) known() connector.Issued {
+	if a.Issued != nil {
+		return *a.Issued
+	}
+	return connector.Issued{Ref: a.Ref}
+}
+
 // receipt is what After holds of a step that delivers.
 type receipt struct {
 	Attempt int             `json:"attempt"` // from 1
@@ -286,7 +294,7 @@ func (g *saga) giveUp(ctx context.Context, why string) error {
 	case last.Offered:
 		g.note("%s is given up: %s. A destination may have it, so it ends with the old one.", last.Ref, why)
 	default:
-		until, err := g.issuer.End(ctx, g.plan(), last.Ref)
+		until, err := g.issuer.End(ctx, g.plan(), last.known())
 		if err != nil {
 			err = remit.Errorf(remit.Unavailable, "", "%s was not delivered and has to be ended first: %w", last.Ref, err)
 			r, e := g.failed(ctx, g.r, 0, err)
@@ -362,7 +370,10 @@ func (g *saga) deliverTo(ctx context.Context, i int) error {
 	if err := g.receive(ctx, i, receipt{Attempt: n}, true); err != nil {
 		return err
 	}
-	delivery := connector.Delivery{Replaces: g.predecessors(), Issued: *g.last().Issued, Secret: g.secret}
+	delivery := connector.Delivery{Issued: *g.last().Issued, Secret: g.secret}
+	for _, p := range g.predecessors() {
+		delivery.Replaces = append(delivery.Replaces, p.Ref)
+	}
 	err = g.try(ctx, step, func(ctx context.Context, step remit.Step) (err error) {
 		got.Receipt, err = d.Deliver(ctx, step, delivery)
 		return err
@@ -430,13 +441,17 @@ func (g *saga) verifyAt(ctx context.Context, i int) error {
 }
 
 // predecessors are the credentials in whose place the last successor comes.
-func (g *saga) predecessors() []remit.Ref {
+func (g *saga) predecessors() []connector.Issued {
 	var plan endPlan
 	_ = readState(g.r.Steps[g.endStep()].Before, &plan) // an unreadable one does not get to its end
-	for _, a := range g.state.Attempts[:len(g.state.Attempts)-1] {
-		plan.Old = append(plan.Old, a.Ref)
+	var all []connector.Issued
+	for _, ref := range plan.Old {
+		all = append(all, connector.Issued{Ref: ref})
 	}
-	return plan.Old
+	for _, a := range g.state.Attempts[:len(g.state.Attempts)-1] {
+		all = append(all, a.known())
+	}
+	return all
 }
 
 // awaitUse waits until the successor is seen in use.
@@ -488,6 +503,18 @@ func (g *saga) usedAt(ctx context.Context, a *attempt) (used time.Time, err erro
 			return used, err
 		}
 	}
+	if who := a.Issued.Mints; who != (remit.Ref{}) {
+		f := remit.ActivityFilter{System: g.r.System, Identities: []remit.ID{remit.IdentityID(g.r.System, who)}}
+		err := remit.Each(ctx, f, g.o.Store.Lineage, func(l remit.Lineage) error {
+			if l.Uses > 0 && l.Minted.After(a.Begun) && l.Last.After(used) {
+				used = l.Last
+			}
+			return nil
+		})
+		if err != nil || !used.IsZero() {
+			return used, err
+		}
+	}
 	asking, cancel := context.WithTimeout(ctx, g.o.Wait)
 	defer cancel()
 	return g.issuer.Used(asking, g.plan(), *a.Issued)
@@ -522,10 +549,10 @@ func (g *saga) end(ctx context.Context) error {
 	var until time.Time
 	all := g.predecessors()
 	old := len(all) - (len(g.state.Attempts) - 1)
-	for n, ref := range all {
+	for n, which := range all {
 		// A successor that nobody got is no danger while it lasts.
 		waits := n < old || g.state.Attempts[n-old].Offered
-		t, err := g.endOne(ctx, i, ref)
+		t, err := g.endOne(ctx, i, which)
 		if err != nil {
 			return g.stopAt(ctx, i, err)
 		}
@@ -558,17 +585,17 @@ func (g *saga) grace() (time.Duration, error) {
 }
 
 // endOne ends a credential and asks its system whether it has ended.
-func (g *saga) endOne(ctx context.Context, i int, ref remit.Ref) (until time.Time, err error) {
+func (g *saga) endOne(ctx context.Context, i int, which connector.Issued) (until time.Time, err error) {
 	err = g.try(ctx, g.r.Steps[i], func(ctx context.Context, _ remit.Step) (err error) {
-		until, err = g.issuer.End(ctx, g.plan(), ref)
+		until, err = g.issuer.End(ctx, g.plan(), which)
 		return err
 	}, func(ctx context.Context, _ remit.Step) error {
 		if until.After(g.o.Now()) {
 			return nil
 		}
-		lives, err := g.issuer.Lives(ctx, g.plan(), ref)
+		lives, err := g.issuer.Lives(ctx, g.plan(), which)
 		if err == nil && lives {
-			err = remit.Errorf(remit.Conflict, "end", "%s still lives", ref)
+			err = remit.Errorf(remit.Conflict, "end", "%s still lives", which.Ref)
 		}
 		return err
 	})
@@ -578,7 +605,7 @@ func (g *saga) endOne(ctx context.Context, i int, ref remit.Ref) (until time.Tim
 // stillThere gives an error unless the successor lives and is where it was
 // delivered.
 func (g *saga) stillThere(ctx context.Context) error {
-	lives, err := g.issuer.Lives(ctx, g.plan(), g.last().Ref)
+	lives, err := g.issuer.Lives(ctx, g.plan(), g.last().known())
 	if err != nil {
 		return err
 	}

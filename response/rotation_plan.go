@@ -21,8 +21,10 @@ type RotationRequest struct {
 	Identity   remit.Ref
 	IdentityID remit.ID
 
-	// As is the sort of successor, "" for one like the old.
-	As string
+	// As, Lifetime and Freeze are as in [connector.RotationOrder].
+	As       string
+	Lifetime time.Duration
+	Freeze   bool
 
 	// To are the addresses of the destinations, beside those that follow from
 	// the system itself.
@@ -66,7 +68,7 @@ func (s *Responses) PlanRotation(ctx context.Context, q RotationRequest) (remit.
 	if err != nil {
 		return none, err
 	}
-	planned, err := issuer.PlanRotation(ctx, connector.RotationOrder{Subject: q.Subject, As: q.As})
+	planned, err := issuer.PlanRotation(ctx, connector.RotationOrder{Subject: q.Subject, As: q.As, Lifetime: q.Lifetime, Freeze: q.Freeze})
 	if err != nil {
 		return none, err
 	}

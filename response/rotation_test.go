@@ -131,7 +131,7 @@ func (v *vault) Issue(_ context.Context, _ json.RawMessage, ref remit.Ref) (i co
 	return i, s, err
 }
 
-func (v *vault) End(_ context.Context, _ json.RawMessage, ref remit.Ref) (until time.Time, err error) {
+func (v *vault) End(_ context.Context, _ json.RawMessage, which connector.Issued) (until time.Time, err error) {
 	err = v.call(func() error {
 		if err := v.once("end"); err != nil {
 			return err
@@ -143,8 +143,8 @@ func (v *vault) End(_ context.Context, _ json.RawMessage, ref remit.Ref) (until 
 			}
 			until = time.Time{}
 		}
-		if v.valid[ref.Name] {
-			v.valid[ref.Name] = false
+		if v.valid[which.Ref.Name] {
+			v.valid[which.Ref.Name] = false
 		}
 		return nil
 	})
@@ -161,9 +161,9 @@ func (v *vault) Used(_ context.Context, _ json.RawMessage, i connector.Issued) (
 	return at, err
 }
 
-func (v *vault) Lives(_ context.Context, _ json.RawMessage, ref remit.Ref) (lives bool, err error) {
+func (v *vault) Lives(_ context.Context, _ json.RawMessage, which connector.Issued) (lives bool, err error) {
 	err = v.call(func() error {
-		lives = v.valid[ref.Name]
+		lives = v.valid[which.Ref.Name]
 		return nil
 	})
 	return lives, err

@@ -91,7 +91,7 @@ func (g *saga) endAttempts(ctx context.Context, all bool) error {
 		if a.Ended || a.Offered && !all {
 			continue
 		}
-		until, err := g.endOne(ctx, 0, a.Ref)
+		until, err := g.endOne(ctx, 0, a.known())
 		if err != nil {
 			return remit.Errorf(remit.KindOf(err), "undo rotation", "end %s: %w", a.Ref, err)
 		}
