@@ -89,6 +89,10 @@ type Rotation struct {
 	// that mounts the credential does: addresses, as users write them.
 	To []string
 
+	// NoSecret says that nothing is to be delivered: the platform itself gives
+	// those who refer to the successor what they need.
+	NoSecret bool
+
 	Why []string
 }
 

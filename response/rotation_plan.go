@@ -135,6 +135,9 @@ func (s *Responses) planDeliveries(ctx context.Context, q RotationRequest, plann
 		if err != nil {
 			return nil, nil, remit.Errorf(remit.KindOf(err), op, "%s: %w", to, err)
 		}
+		if planned.NoSecret && !p.Refers {
+			return nil, nil, remit.Errorf(remit.Invalid, op, "%s would hold a secret, and there is none to deliver: leave it out", to)
+		}
 		step := p.Step
 		step.Phase = remit.Deliver
 		undoable = undoable && step.Undo != ""

@@ -2,7 +2,10 @@ package kubernetes
 
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -20,5 +23,12 @@ var enforcedResources = map[string]struct {
 	"ClusterRoleBinding":               {rbacv1.SchemeGroupVersion, "clusterrolebindings"},
 	"ValidatingAdmissionPolicy":        {admissionv1.SchemeGroupVersion, "validatingadmissionpolicies"},
 	"ValidatingAdmissionPolicyBinding": {admissionv1.SchemeGroupVersion, "validatingadmissionpolicybindings"},
+	"Secret":                           {corev1.SchemeGroupVersion, "secrets"},
+	"Pod":                              {corev1.SchemeGroupVersion, "pods"},
+	"Deployment":                       {appsv1.SchemeGroupVersion, "deployments"},
+	"StatefulSet":                      {appsv1.SchemeGroupVersion, "statefulsets"},
+	"DaemonSet":                        {appsv1.SchemeGroupVersion, "daemonsets"},
+	"CronJob":                          {batchv1.SchemeGroupVersion, "cronjobs"},
+	"CertificateSigningRequest":        {certificatesv1.SchemeGroupVersion, "certificatesigningrequests"},
 	"SelfSubjectReview":                {authenticationv1.SchemeGroupVersion, "selfsubjectreviews"},
 }
