@@ -56,7 +56,7 @@ func (r *Rotator) planBootstrap(op string, o connector.RotationOrder, p rotation
 		Diff: lines("+", "Secret kube-system/bootstrap-token-…: expires after "+spanOf(p.Seconds)),
 	}
 	planned.End = remit.Step{
-		Object: old, Does: fmt.Sprintf("Delete %s: its token is refused at once.", old), Diff: lines("-", old.String()),
+		Object: old, Does: fmt.Sprintf("Delete %s: its token is refused within about 10 seconds.", old), Diff: lines("-", old.String()),
 		Breaks: "Nodes that join with the old token; those that have joined do not need it any more.",
 	}
 	planned.Why = append(planned.Why, "The use of a bootstrap token is seen in the audit log, by the user name that only it has.")

@@ -223,17 +223,25 @@ func (r *Rotator) endCertificate(ctx context.Context, p rotationPlan, which conn
 			if csr.Annotations[annotationBase] != p.Namespace+"/"+p.Base {
 				return time.Time{}, remit.Errorf(remit.Conflict, op, "%s was not made by this rotation, and stays", which.Ref)
 			}
-			request, err := r.request("DELETE", "CertificateSigningRequest", "", which.Ref.Name)
-			if err != nil {
-				return time.Time{}, err
-			}
-			if err := r.send(ctx, request.Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &csr.UID}}), nil); err != nil && !apierrors.IsNotFound(err) {
-				return time.Time{}, r.explain(op, err)
-			}
 			if block, _ := pem.Decode(csr.Status.Certificate); block != nil {
-				if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
-					sum := sha256.Sum256(cert.Raw)
-					native, ends = "X509SHA256="+hex.EncodeToString(sum[:]), cert.NotAfter.UTC()
+				cert, err := x509.ParseCertificate(block.Bytes)
+				if err != nil {
+					return time.Time{}, remit.Errorf(remit.Unsupported, op, "what the cluster signed for %s cannot be read: %w", which.Ref, err)
+				}
+				sum := sha256.Sum256(cert.Raw)
+				native, ends = "X509SHA256="+hex.EncodeToString(sum[:]), cert.NotAfter.UTC()
+			} else {
+				// The cluster itself removes the one that was signed; it is all that
+				// tells how long its certificate lasts.
+				request, err := r.request("DELETE", "CertificateSigningRequest", "", which.Ref.Name)
+				if err != nil {
+					return time.Time{}, err
+				}
+				only := &metav1.Preconditions{UID: &csr.UID, ResourceVersion: &csr.ResourceVersion}
+				if err := r.send(ctx, request.Body(&metav1.DeleteOptions{Preconditions: only}), nil); apierrors.IsConflict(err) {
+					return time.Time{}, remit.Errorf(remit.Unavailable, op, "%s is being signed just now: %w", which.Ref, err)
+				} else if err != nil && !apierrors.IsNotFound(err) {
+					return time.Time{}, r.explain(op, err)
 				}
 			}
 		}

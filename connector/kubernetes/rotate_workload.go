@@ -458,7 +458,8 @@ func (d *WorkloadDestination) change(ctx context.Context, op, rotated string, op
 		if len(todo) == 0 && w.rotated() == rotated {
 			return nil
 		}
-		todo = append([]patchOp{{"test", "/metadata/resourceVersion", w.meta.ResourceVersion}}, todo...)
+		// The API server compares it, and says that others came in between.
+		todo = append([]patchOp{{"replace", "/metadata/resourceVersion", w.meta.ResourceVersion}}, todo...)
 		switch m, _ := w.template["metadata"].(map[string]any); {
 		case m == nil:
 			todo = append(todo, patchOp{"add", w.path + "/metadata", map[string]any{"annotations": map[string]string{annotationRotated: rotated}}})
