@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 
 	"remit/store": {"remit"},
 
-	"remit/server":        {"remit", "remit/connector", "remit/inventory", "remit/activity", "remit/activity/queue", "remit/activity/archive"},
+	"remit/server":        {"remit", "remit/connector", "remit/inventory", "remit/activity", "remit/activity/queue", "remit/activity/archive", "remit/response"},
 	"remit/server/token":  {"remit", "remit/connector/secret"},
 	"remit/server/ingest": {"remit", "remit/connector", "remit/activity", "remit/activity/queue", "remit/server/token"},
 

@@ -87,6 +87,11 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		Evaluator:  judging{evaluator},
 		Log:        log,
 	}
+	responding, err := f.openResponding(ctx, data, c, log)
+	if err != nil {
+		return err
+	}
+	defer responding.Close()
 	if c.takesEvents() {
 		intake, err := f.openIntake(ctx, data, c, log)
 		if err != nil {
@@ -94,6 +99,7 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		}
 		defer intake.Close()
 		watch.Changed = intake.activity.InventoryChanged
+		intake.activity.Announced = responding.Announced
 		intake.start(ctx, work)
 	} else if f.noWatch {
 		return remit.Errorf(remit.Invalid, "serve", "nothing to do: leave --no-watch out, or say where events come from with --listen, or with logs or polls in the configuration")
@@ -102,6 +108,7 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 	if err != nil {
 		return err
 	}
+	responding.start(ctx, work)
 	work.Go(func() error { return judgeTokens(ctx, watch.Evaluator, tokens.System(), time.Hour, log) })
 	work.Go(func() error { return watch.Run(ctx, systems) })
 	log.Info("watching", "systems", len(systems), "data", data.path)
