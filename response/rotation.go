@@ -172,10 +172,25 @@ func (g *saga) looks(ctx context.Context, since time.Time) error {
 	return g.waits(ctx, now.Add(min(max(now.Sub(since)/4, leastLook), mostLook)))
 }
 
+// attempt does a step as [Responses.try] does, until somebody stops everything or
+// wants the plan undone.
+func (g *saga) attempt(ctx context.Context, step remit.Step, do, verify func(context.Context, remit.Step) error) error {
+	proceed := func() error { return g.unchanged(ctx, g.r) }
+	if g.r.State == remit.ResponseUndoing {
+		proceed = nil // a stop does not keep anybody from undoing
+	}
+	return g.try(ctx, step, do, verify, proceed)
+}
+
+func isInterrupted(err error) bool { return errors.As(err, new(interrupted)) }
+
 // stopAt writes that the plan did not get on at a step: it fails, or stays running
 // when another try may help. A successor that no destination can have does not
 // outlive a plan that fails.
 func (g *saga) stopAt(ctx context.Context, step int, cause error) error {
+	if isInterrupted(cause) {
+		return cause
+	}
 	if last := g.last(); last != nil && !again(cause) && ctx.Err() == nil && !last.Offered && !last.GivenUp {
 		if err := g.giveUp(ctx, "the plan fails"); err != nil {
 			return errors.Join(cause, err)
@@ -374,12 +389,12 @@ func (g *saga) deliverTo(ctx context.Context, i int) error {
 	for _, p := range g.predecessors() {
 		delivery.Replaces = append(delivery.Replaces, p.Ref)
 	}
-	err = g.try(ctx, step, func(ctx context.Context, step remit.Step) (err error) {
+	err = g.attempt(ctx, step, func(ctx context.Context, step remit.Step) (err error) {
 		got.Receipt, err = d.Deliver(ctx, step, delivery)
 		return err
 	}, nil)
 	if err != nil {
-		if errors.Is(err, connector.ErrSecretGone) {
+		if errors.Is(err, connector.ErrSecretGone) || isInterrupted(err) {
 			return err
 		}
 		if !again(err) {
@@ -418,8 +433,10 @@ func (g *saga) verifyAt(ctx context.Context, i int) error {
 		if step.State == remit.ResponseVerified {
 			return nil
 		}
-		err = g.try(ctx, step, func(ctx context.Context, step remit.Step) error { return d.Verify(ctx, step, got.Receipt) }, nil)
+		err = g.attempt(ctx, step, func(ctx context.Context, step remit.Step) error { return d.Verify(ctx, step, got.Receipt) }, nil)
 		switch kind := remit.KindOf(err); {
+		case isInterrupted(err):
+			return err
 		case err == nil:
 			step := &g.r.Steps[i]
 			step.State, step.Failure, step.Done = remit.ResponseVerified, "", g.o.Now().UTC()
@@ -586,7 +603,7 @@ func (g *saga) grace() (time.Duration, error) {
 
 // endOne ends a credential and asks its system whether it has ended.
 func (g *saga) endOne(ctx context.Context, i int, which connector.Issued) (until time.Time, err error) {
-	err = g.try(ctx, g.r.Steps[i], func(ctx context.Context, _ remit.Step) (err error) {
+	err = g.attempt(ctx, g.r.Steps[i], func(ctx context.Context, _ remit.Step) (err error) {
 		until, err = g.issuer.End(ctx, g.plan(), which)
 		return err
 	}, func(ctx context.Context, _ remit.Step) error {
@@ -618,7 +635,9 @@ func (g *saga) stillThere(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := g.try(ctx, step, func(ctx context.Context, step remit.Step) error { return d.Verify(ctx, step, got.Receipt) }, nil); err != nil {
+		if err := g.attempt(ctx, step, func(ctx context.Context, step remit.Step) error { return d.Verify(ctx, step, got.Receipt) }, nil); isInterrupted(err) {
+			return err
+		} else if err != nil {
 			return remit.Errorf(remit.KindOf(err), "end", "%s does not hold the new credential any more, so the old one lives on: %w", plan.To, err)
 		}
 	}

@@ -15,24 +15,48 @@ import (
 // is being undone, and Due says how long.
 func (s *Responses) undoRotation(ctx context.Context, r remit.Response, by string) (remit.Response, error) {
 	const op = "undo rotation"
-	g, err := s.saga(ctx, r)
+	for {
+		g, err := s.saga(ctx, r)
+		if err != nil {
+			return r, err
+		}
+		switch r.State {
+		case remit.ResponseVerified, remit.ResponseFailed, remit.ResponseRunning:
+			if err := g.undoable(op); err != nil {
+				return r, err
+			}
+			r.Due = time.Time{}
+			// Who is carrying it out finds that at his next write, and lets go.
+			moved, err := s.move(ctx, r, remit.ResponseUndoing, by, "")
+			if remit.KindOf(err) == remit.Conflict {
+				// He wrote first, and it may be too late now.
+				if r, err = s.Get(ctx, r.ID); err == nil {
+					continue
+				}
+			}
+			if err != nil {
+				return r, err
+			}
+			r = moved
+		case remit.ResponseUndoing:
+		case remit.ResponseUndone:
+			return r, nil
+		default:
+			return r, remit.Errorf(remit.Conflict, op, "it is %s: nothing of it was done", r.State)
+		}
+		break
+	}
+	release, err := s.hold(ctx, op, r.ID)
 	if err != nil {
 		return r, err
 	}
-	switch r.State {
-	case remit.ResponseVerified, remit.ResponseFailed, remit.ResponseRunning:
-		if err := g.undoable(op); err != nil {
-			return r, err
-		}
-		g.r.Due = time.Time{}
-		if g.r, err = s.move(ctx, g.r, remit.ResponseUndoing, by, ""); err != nil {
-			return g.r, err
-		}
-	case remit.ResponseUndoing:
-	case remit.ResponseUndone:
-		return r, nil
-	default:
-		return r, remit.Errorf(remit.Conflict, op, "it is %s: nothing of it was done", r.State)
+	defer release()
+	if r, err = s.Get(ctx, r.ID); err != nil || r.State != remit.ResponseUndoing {
+		return r, err // another has undone it meanwhile
+	}
+	g, err := s.saga(ctx, r)
+	if err != nil {
+		return r, err
 	}
 	if err := g.endAttempts(ctx, false); err != nil {
 		return g.r, err
@@ -116,7 +140,7 @@ func (g *saga) restore(ctx context.Context) error {
 		}
 		d, step, plan, _, err := g.at(ctx, i)
 		if err == nil {
-			err = g.try(ctx, step, d.Restore, nil)
+			err = g.attempt(ctx, step, d.Restore, nil)
 		}
 		if err != nil {
 			g.r.Steps[i].Failure = err.Error()
