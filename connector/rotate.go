@@ -110,6 +110,9 @@ type Issued struct {
 	// successor in use.
 	Mints remit.Ref `json:"mints,omitzero"`
 
+	// Handle is what its system knows it by, where that comes to be with it.
+	Handle string `json:"handle,omitempty"`
+
 	Expires time.Time `json:"expires,omitzero"` // zero: never
 }
 

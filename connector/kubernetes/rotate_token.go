@@ -63,7 +63,7 @@ func (r *Rotator) planToken(ctx context.Context, op string, o connector.Rotation
 			Object: oldRef, Does: fmt.Sprintf("Make a second token Secret for %s, with the labels of the first.", account),
 			Diff: lines("+", "Secret "+p.Namespace+"/"+p.Base+"-…: "+string(corev1.SecretTypeServiceAccountToken)),
 		}
-		planned.Why = append(planned.Why, "The new token does not expire either. --as bound-token makes one that does; --as projected lets workloads have tokens that the kubelet renews, which is better still.",
+		planned.Why = append(planned.Why, "The new token does not expire either. --kind bound-token makes one that does; --kind projected lets workloads have tokens that the kubelet renews, which is better still.",
 			"The API server notes the day on which a token Secret is first used, and the audit log shows the account: that is how its use is seen.")
 	case asBound:
 		if p.Seconds = lifetimeSeconds(o.Lifetime, boundSeconds); p.Seconds < leastSeconds {
@@ -75,14 +75,14 @@ func (r *Rotator) planToken(ctx context.Context, op string, o connector.Rotation
 		}
 		planned.Why = append(planned.Why, fmt.Sprintf("The new token expires after %s at the latest, so it has to be rotated before. Its use is seen in the audit log only.", spanOf(p.Seconds)))
 		if len(refer) > 0 {
-			planned.Why = append(planned.Why, fmt.Sprintf("%s, and a bound token is no Secret that could be mounted: use --as projected for them.", listed(refs(refer), "mounts the old one", "mount the old one")))
+			planned.Why = append(planned.Why, fmt.Sprintf("%s, and a bound token is no Secret that could be mounted: use --kind projected for them.", listed(refs(refer), "mounts the old one", "mount the old one")))
 		}
 		if wasBound {
 			planned.End.Does = fmt.Sprintf("Delete %s, to which the old token is bound: it is refused within about 10 seconds.", oldRef)
 		}
 	case asProjected:
 		if len(refer) == 0 {
-			return planned, remit.Errorf(remit.Unsupported, op, "no workload mounts %s: use --as bound-token, and say where the token is to go", oldRef)
+			return planned, remit.Errorf(remit.Unsupported, op, "no workload mounts %s: use --kind bound-token, and say where the token is to go", oldRef)
 		}
 		for _, w := range refer {
 			if why := w.notProjectable(p.Secret, p.Account); why != "" {
