@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"remit"
 )
 
@@ -20,12 +22,14 @@ type Responder struct {
 	mu    sync.Mutex
 	busy  map[remit.ID]*later // subjects that are being answered about
 	tried map[remit.ID]string // by finding, what could not be done about it
+
+	settled map[remit.ID]settled // by finding
 }
 
 // NewResponder returns what answers findings by rules, of which the first that is
 // about a finding counts. The rules were checked.
 func NewResponder(s *Responses, rules []Rule, log *slog.Logger) *Responder {
-	return &Responder{responses: s, rules: rules, log: log, busy: map[remit.ID]*later{}, tried: map[remit.ID]string{}}
+	return &Responder{responses: s, rules: rules, log: log, busy: map[remit.ID]*later{}, tried: map[remit.ID]string{}, settled: map[remit.ID]settled{}}
 }
 
 // superseded is how old a proposal is at least before another takes its place,
@@ -36,8 +40,13 @@ const superseded = time.Minute
 // people.
 const maxFailures = 3
 
-// maxTried bounds what is remembered of findings that nothing could be done about.
-const maxTried = 10_000
+// maxRemembered bounds what is remembered of findings that nothing could be done
+// about, or about which nothing is left to do.
+const maxRemembered = 100_000
+
+// atOnce is how many findings are answered at the same time: one system that is slow
+// to answer must not keep the others from being looked after.
+const atOnce = 8
 
 // Look answers every open finding that a rule is about.
 func (a *Responder) Look(ctx context.Context) error {
@@ -45,8 +54,24 @@ func (a *Responder) Look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	counts, err := a.responses.o.Store.FindingCounts(ctx, "")
+	if err != nil {
+		return err
+	}
+	var work errgroup.Group
+	work.SetLimit(atOnce)
+	defer work.Wait()
 	for i := range a.rules {
-		f := remit.FindingFilter{MinimumSeverity: a.rules[i].Severity, States: []remit.FindingState{remit.Open, remit.Acknowledged}}
+		rule := &a.rules[i]
+		f := remit.FindingFilter{MinimumSeverity: rule.Severity, States: []remit.FindingState{remit.Open, remit.Acknowledged}}
+		for _, c := range counts {
+			if len(rule.Policies) > 0 && c.Facet == "policy" && rule.names(c.Value) {
+				f.Policies = append(f.Policies, c.Value)
+			}
+		}
+		if len(rule.Policies) > 0 && len(f.Policies) == 0 {
+			continue
+		}
 		page := remit.PageRequest{Limit: 500}
 		for {
 			some, next, err := a.responses.o.Store.Findings(ctx, f, page)
@@ -54,8 +79,11 @@ func (a *Responder) Look(ctx context.Context) error {
 				return err
 			}
 			for n := range some {
-				if rule := a.rule(&some[n], systems); rule == &a.rules[i] {
-					a.answer(ctx, rule, &some[n])
+				if a.rule(&some[n], systems) == rule && !a.isSettled(&some[n]) {
+					work.Go(func() error {
+						a.answer(ctx, rule, &some[n])
+						return nil
+					})
 				}
 			}
 			if page.After = next; next == "" {
@@ -72,12 +100,47 @@ func (a *Responder) Answer(ctx context.Context, findings []remit.Finding) error 
 	if err != nil {
 		return err
 	}
+	var work errgroup.Group
+	work.SetLimit(atOnce)
+	defer work.Wait()
 	for i := range findings {
 		if rule := a.rule(&findings[i], systems); rule != nil {
-			a.answer(ctx, rule, &findings[i])
+			work.Go(func() error {
+				a.answer(ctx, rule, &findings[i])
+				return nil
+			})
 		}
 	}
 	return ctx.Err()
+}
+
+// settled is a finding about which there was nothing left to do.
+type settled struct {
+	text  string // what was looked at
+	until time.Time
+}
+
+// unchangedFor is how long that is believed of a finding that has not changed.
+const unchangedFor = time.Minute
+
+func settledText(f *remit.Finding) string {
+	return fmt.Sprint(f.Severity, f.State, f.Reopened, f.EventCount, len(f.Credentials))
+}
+
+func (a *Responder) isSettled(f *remit.Finding) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s, known := a.settled[f.ID]
+	return known && s.text == settledText(f) && a.responses.o.Now().Before(s.until)
+}
+
+func (a *Responder) settle(f *remit.Finding) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.settled) >= maxRemembered {
+		clear(a.settled)
+	}
+	a.settled[f.ID] = settled{settledText(f), a.responses.o.Now().Add(unchangedFor)}
 }
 
 func (a *Responder) systems(ctx context.Context) (map[remit.ID]string, error) {
@@ -148,6 +211,8 @@ func (a *Responder) once(ctx context.Context, rule *Rule, f *remit.Finding) {
 		}
 	case r.ID != "":
 		log.Warn("answered a finding")
+	default:
+		a.settle(f)
 	}
 }
 
@@ -158,7 +223,7 @@ func (a *Responder) first(finding remit.ID, text string) bool {
 	if a.tried[finding] == text {
 		return false
 	}
-	if len(a.tried) >= maxTried {
+	if len(a.tried) >= maxRemembered {
 		clear(a.tried)
 	}
 	a.tried[finding] = text

@@ -25,6 +25,7 @@ type Store interface {
 	States(ctx context.Context, system remit.ID, kind, key string) ([]remit.State, error)
 	Checkpoint(ctx context.Context, c remit.Checkpoint) error
 	Findings(ctx context.Context, f remit.FindingFilter, page remit.PageRequest) ([]remit.Finding, string, error)
+	FindingCounts(ctx context.Context, system remit.ID) ([]remit.FacetCount, error)
 	Identities(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Identity, string, error)
 	Credentials(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Credential, string, error)
 }

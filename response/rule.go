@@ -42,13 +42,17 @@ func (r *Rule) asker() string { return "rule " + r.Name }
 
 // about says whether the rule is about a finding of a system.
 func (r *Rule) about(f *remit.Finding, system string) bool {
-	named := func(pattern string) bool {
-		ok, err := path.Match(pattern, f.Policy)
-		return ok && err == nil
-	}
 	return f.Severity.Rank() >= r.Severity.Rank() &&
 		(len(r.Systems) == 0 || slices.Contains(r.Systems, system)) &&
-		(len(r.Policies) == 0 || slices.ContainsFunc(r.Policies, named))
+		(len(r.Policies) == 0 || r.names(f.Policy))
+}
+
+// names says whether a pattern of the rule is about a policy.
+func (r *Rule) names(policy string) bool {
+	return slices.ContainsFunc(r.Policies, func(pattern string) bool {
+		ok, err := path.Match(pattern, policy)
+		return ok && err == nil
+	})
 }
 
 // Check says what is wrong with a rule: [remit.Invalid].

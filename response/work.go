@@ -75,3 +75,18 @@ func (a *Responder) Work(ctx context.Context, id remit.ID) (again time.Time, err
 	}
 	return time.Time{}, err
 }
+
+// Counts counts, by state, the plans that wait or are under way, and those that
+// failed and were made within a day.
+func (s *Responses) Counts(ctx context.Context) (map[remit.ResponseState]int, error) {
+	counts := map[remit.ResponseState]int{}
+	unfinished := []remit.ResponseState{remit.ResponseProposed, remit.ResponseApproved, remit.ResponseRunning, remit.ResponseUndoing, remit.ResponseFailed}
+	for _, state := range unfinished {
+		counts[state] = 0
+	}
+	count := func(r *remit.Response) { counts[r.State]++ }
+	if err := s.since(ctx, remit.ResponseFilter{States: unfinished[:4]}, time.Time{}, count); err != nil {
+		return nil, err
+	}
+	return counts, s.since(ctx, remit.ResponseFilter{States: unfinished[4:]}, s.o.Now().Add(-24*time.Hour), count)
+}

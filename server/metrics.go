@@ -45,6 +45,8 @@ type Gauges struct {
 	Waiting func(ctx context.Context) (batches, bytes int64, err error)
 	// Findings counts unresolved findings by severity.
 	Findings func(ctx context.Context, system remit.ID) ([]remit.FacetCount, error)
+	// Plans counts the plans that somebody should know of, by state.
+	Plans func(ctx context.Context) (map[remit.ResponseState]int, error)
 }
 
 // NewMetrics makes metrics at zero.
@@ -117,12 +119,14 @@ var (
 	queueBatches = prometheus.NewDesc("remit_queue_batches", "Batches of events that wait in the queue, or were not yet removed from it.", nil, nil)
 	queueBytes   = prometheus.NewDesc("remit_queue_bytes", "Bytes in the queue.", nil, nil)
 	findingsOpen = prometheus.NewDesc("remit_findings", "Unresolved findings.", []string{"severity"}, nil)
+	plans        = prometheus.NewDesc("remit_plans", "Plans that wait or are under way, and those that failed within a day.", []string{"state"}, nil)
 )
 
 func (gauges) Describe(d chan<- *prometheus.Desc) {
 	d <- queueBatches
 	d <- queueBytes
 	d <- findingsOpen
+	d <- plans
 }
 
 func (g gauges) Collect(out chan<- prometheus.Metric) {
@@ -135,14 +139,17 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	if g.Findings != nil {
-		counts, err := g.Findings(ctx, "")
-		if err != nil {
-			return
-		}
+		counts, _ := g.Findings(ctx, "") // what cannot be read is left out
 		for _, c := range counts {
 			if c.Facet == "severity" {
 				out <- prometheus.MustNewConstMetric(findingsOpen, prometheus.GaugeValue, float64(c.Count), c.Value)
 			}
+		}
+	}
+	if g.Plans != nil {
+		counts, _ := g.Plans(ctx)
+		for state, n := range counts {
+			out <- prometheus.MustNewConstMetric(plans, prometheus.GaugeValue, float64(n), string(state))
 		}
 	}
 }

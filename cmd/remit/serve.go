@@ -93,13 +93,12 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 	}
 	defer responding.Close()
 	if c.takesEvents() {
-		intake, err := f.openIntake(ctx, data, c, log)
+		intake, err := f.openIntake(ctx, data, c, responding, log)
 		if err != nil {
 			return err
 		}
 		defer intake.Close()
 		watch.Changed = intake.activity.InventoryChanged
-		intake.activity.Announced = responding.Announced
 		intake.start(ctx, work)
 	} else if f.noWatch {
 		return remit.Errorf(remit.Invalid, "serve", "nothing to do: leave --no-watch out, or say where events come from with --listen, or with logs or polls in the configuration")
