@@ -44,6 +44,10 @@ type Options struct {
 	Issuer      func(ctx context.Context, system remit.ID) (connector.Issuer, error)
 	Destination func(ctx context.Context, system remit.ID, address string) (connector.Destination, error)
 
+	// Rotation is what the configuration says of the rotation of a credential:
+	// where its secret goes, and how. Only what is about that counts. nil: nothing.
+	Rotation func(system remit.ID, credential remit.Ref) RotationRequest
+
 	// Approvals is how many people beside the one who asked must approve a plan
 	// of a system; 0 lets it run at once. nil means one, always.
 	Approvals func(system remit.ID) int

@@ -36,6 +36,18 @@ type RotationRequest struct {
 
 	AskedBy string
 	Cause   string
+	Opening int // how often the finding that is the cause has come back
+}
+
+// rotationOf is the rotation that a request asks for, as the configuration says how.
+func (s *Responses) rotationOf(q Request) RotationRequest {
+	var r RotationRequest
+	if s.o.Rotation != nil {
+		r = s.o.Rotation(q.System, q.Subject.Ref)
+	}
+	r.System, r.Subject, r.Identity, r.IdentityID = q.System, q.Subject, q.Identity, q.IdentityID
+	r.AskedBy, r.Cause, r.Opening = q.AskedBy, q.Cause, q.Opening
+	return r
 }
 
 // DefaultGrace is how long an old credential lives on after its successor was seen
@@ -78,7 +90,7 @@ func (s *Responses) PlanRotation(ctx context.Context, q RotationRequest) (remit.
 	now := s.o.Now().UTC().Truncate(time.Microsecond)
 	r := remit.Response{
 		ID: remit.ResponseID(q.Subject.ID, remit.Rotate, now), System: q.System, Action: remit.Rotate, Subject: q.Subject,
-		Why: planned.Why, State: remit.ResponseProposed, Cause: q.Cause, AskedBy: q.AskedBy,
+		Why: planned.Why, State: remit.ResponseProposed, Cause: q.Cause, Opening: q.Opening, AskedBy: q.AskedBy,
 		Made: now, Changed: now, Expires: now.Add(proposal),
 	}
 	issue := planned.Issue

@@ -83,7 +83,7 @@ func (f *responseFlags) responses(c *config, data *dataDir, preview bool) *respo
 			}
 			return open.of(s)
 		},
-		Issuer: rotate.issuer, Destination: rotate.destination,
+		Issuer: rotate.issuer, Destination: rotate.destination, Rotation: rotate.rotation,
 		Approvals: func(id remit.ID) int {
 			if s, _ := configured(id); s.Approvals != nil {
 				return *s.Approvals

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -57,6 +58,25 @@ func (c *config) checkRotation(op, path string) error {
 		}
 	}
 	return nil
+}
+
+// rotationOf is what the configuration says of a credential: nothing, where it does
+// not know it. system may be "".
+func (c *config) rotationOf(system, credential string) (entry rotationConfig, err error) {
+	for _, one := range c.Rotation {
+		if one.Credential == credential && (system == "" || system == one.System) {
+			if entry.System != "" {
+				return entry, remit.Errorf(remit.Invalid, "", "the configuration knows %s in %s and in %s: say --system", credential, entry.System, one.System)
+			}
+			entry = one
+		}
+	}
+	return entry, nil
+}
+
+// request is how a credential is to be rotated.
+func (r rotationConfig) request() response.RotationRequest {
+	return response.RotationRequest{To: r.To, As: r.As, Freeze: r.Freeze, Grace: time.Duration(r.Grace), Lifetime: time.Duration(r.Lifetime)}
 }
 
 // watched says whether a system is one that Remit reads; of the others it only
@@ -208,23 +228,20 @@ func rotationOf(ctx context.Context, data *dataDir, c *config, q rotateQuestion)
 		}
 		name, system = found[0].Namespace+"/"+found[0].Name, systemName(systems, found[0].System)
 	}
-	var entry rotationConfig
-	for _, one := range c.Rotation {
-		if one.Credential == name && (system == "" || system == one.System) {
-			if entry.System != "" {
-				return r, remit.Errorf(remit.Invalid, "", "the configuration knows %s in %s and in %s: say --system", name, entry.System, one.System)
-			}
-			entry = one
-		}
+	entry, err := c.rotationOf(system, name)
+	if base, ok := firstOfLine(name); ok && err == nil && entry.System == "" {
+		entry, err = c.rotationOf(system, base)
+	}
+	if err != nil {
+		return r, err
 	}
 	at, err := rotatedSystem(ctx, data, systems, c, cmp.Or(system, entry.System))
 	if err != nil {
 		return r, err
 	}
-	r = response.RotationRequest{
-		System: at.ID, To: entry.To, As: cmp.Or(q.as, entry.As), Freeze: q.freeze || entry.Freeze,
-		Grace: time.Duration(cmp.Or(q.grace, entry.Grace)), Lifetime: time.Duration(cmp.Or(q.lifetime, entry.Lifetime)),
-	}
+	r = entry.request()
+	r.System, r.As, r.Freeze = at.ID, cmp.Or(q.as, r.As), r.Freeze || q.freeze
+	r.Grace, r.Lifetime = cmp.Or(time.Duration(q.grace), r.Grace), cmp.Or(time.Duration(q.lifetime), r.Lifetime)
 	if len(q.to) > 0 {
 		r.To = q.to
 	}
@@ -447,6 +464,33 @@ func (r *rotators) vault(s systemConfig) (*openbao.Server, error) {
 		return nil, err
 	}
 	return openbao.Open(openbao.Config{Address: s.Address, TokenFile: s.Enforce.TokenFile, CAFile: s.Enforce.CAFile, Namespace: s.Namespace})
+}
+
+// rotation is what the configuration says of a credential that a rule wants rotated.
+// A successor, which has another name, is known by what its name begins with.
+func (r *rotators) rotation(id remit.ID, credential remit.Ref) response.RotationRequest {
+	s, _ := r.of(id)
+	name := credential.Name
+	if credential.Namespace != "" {
+		name = credential.Namespace + "/" + name
+	}
+	entry, _ := r.config.rotationOf(s.Name, name) // with a system there is one at most
+	if base, ok := firstOfLine(name); ok && entry.System == "" {
+		entry, _ = r.config.rotationOf(s.Name, base)
+	}
+	return entry.request()
+}
+
+// successorName is how a rotation names what it makes after the first.
+var successorName = regexp.MustCompile(`^(.+)[-_][a-z2-7]{10}$`)
+
+// firstOfLine is the name of the first of a line of credentials, if this can be the
+// name of one that came after it.
+func firstOfLine(name string) (string, bool) {
+	if m := successorName.FindStringSubmatch(name); m != nil {
+		return m[1], true
+	}
+	return "", false
 }
 
 // goesOn says when a plan that waits goes on; "" when it does not wait.
