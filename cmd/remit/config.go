@@ -13,6 +13,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"remit"
+	"remit/connector/kubernetes"
 	"remit/connector/openbao"
 	"remit/connector/postgres"
 	"remit/inventory"
@@ -35,6 +36,9 @@ type config struct {
 	// owns an object and where it belongs, beside the usual ones.
 	Owners       []string `yaml:"owners"`
 	Environments []string `yaml:"environments"`
+
+	// Guard is the admission guard of all clusters that have none of their own.
+	Guard *guardConfig `yaml:"guard"`
 
 	// Protected are identities that no response may touch, as "payments/api", or
 	// with their kind, as "User alice".
@@ -126,6 +130,12 @@ type systemConfig struct {
 	Mode      remit.Mode    `yaml:"mode"`
 	Enforce   enforceConfig `yaml:"enforce"`
 	Approvals *int          `yaml:"approvals"`
+
+	// Guard is what the cluster is to refuse from now on, in place of the one
+	// for all.
+	Guard *guardConfig `yaml:"guard"`
+
+	guard kubernetes.Guard // of Guard, or of the one for all
 }
 
 // enforceConfig is a login with the right to change a system.
@@ -265,6 +275,12 @@ func readConfig(f *globalFlags) (*config, error) {
 		case "", remit.ModeObserve, remit.ModeRecommend, remit.ModeEnforce:
 		default:
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: no mode %q: use observe, recommend or enforce", path, i, s.Mode)
+		}
+		if s.Guard == nil {
+			s.Guard = c.Guard
+		}
+		if s.guard, err = s.Guard.guard(&c, s); err != nil {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: %w", path, i, err)
 		}
 		if s.Approvals != nil && (*s.Approvals < 0 || *s.Approvals > 2) {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: approvals: %d: use 0, 1 or 2", path, i, *s.Approvals)

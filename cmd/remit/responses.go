@@ -21,6 +21,9 @@ type responseFlags struct {
 	as         string
 	kubeconfig string
 	context    string
+
+	// guard, if not nil, changes the guard that the configuration asks for.
+	guard func(*kubernetes.Guard)
 }
 
 func (f *responseFlags) add(cmd *cobra.Command) {
@@ -135,7 +138,10 @@ func (f *responseFlags) enforcer(s systemConfig, preview bool) (connector.Enforc
 
 // login is that with which a cluster is changed.
 func (f *responseFlags) login(s systemConfig, preview bool) kubernetes.Config {
-	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context}
+	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context, Guard: s.guard}
+	if f.guard != nil {
+		f.guard(&login.Guard)
+	}
 	switch {
 	case f.kubeconfig != "" || f.context != "":
 		login.Kubeconfig, login.Context = f.kubeconfig, f.context
