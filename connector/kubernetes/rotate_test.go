@@ -190,7 +190,9 @@ func TestIssuers(t *testing.T) {
 	tokenSecret(t, c, ns, "worker-token", "worker")
 	certificateSecret(t, c, ns, "robot", "robot")
 	bootstrapSecret(t, c, "abcdef")
-	byToken := func(t *testing.T, _ connector.Issued, token []byte) bool { return accepts(t, c.TokenConfig(string(token))) }
+	byToken := func(t *testing.T, _ connector.Issued, token []byte) bool {
+		return accepts(t, c.TokenConfig(string(token)))
+	}
 	bound := order(ns, "worker-token")
 	bound.As = asBound
 	t.Run("token", func(t *testing.T) {
