@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"remit/detect":    {"remit", "remit/connector"},
 	"remit/response":  {"remit", "remit/connector"},
 	"remit/policy":    {"remit"},
+	"remit/lifecycle": {"remit"},
 	"remit/report":    {"remit"},
 
 	"remit/store": {"remit"},

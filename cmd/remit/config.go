@@ -17,6 +17,7 @@ import (
 	"remit/connector/openbao"
 	"remit/connector/postgres"
 	"remit/inventory"
+	"remit/lifecycle"
 	"remit/response"
 )
 
@@ -49,6 +50,9 @@ type config struct {
 
 	// Rotation says where the new secrets of credentials go.
 	Rotation []rotationConfig `yaml:"rotation"`
+	// Lifecycle says until when credentials may be used, and what happens to
+	// identities that are not needed any more.
+	Lifecycle lifecycle.Config `yaml:"lifecycle"`
 
 	// Listen is where events and metrics are served; without an address
 	// nothing listens.
@@ -221,9 +225,8 @@ func readConfig(f *globalFlags) (*config, error) {
 	if err != nil {
 		return nil, remit.Errorf(remit.Invalid, op, "%w", err)
 	}
-	err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&c)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, remit.Errorf(remit.Invalid, op, "%s: %s", path, yaml.FormatError(err, false, false))
+	if err := decodeConfig(text, &c); err != nil {
+		return nil, remit.Errorf(remit.Invalid, op, "%s: %s", path, err)
 	}
 	dir := filepath.Dir(path)
 	resolve(dir, &c.People)
@@ -302,12 +305,30 @@ func readConfig(f *globalFlags) (*config, error) {
 	if err := c.checkRotation(op, path); err != nil {
 		return nil, err
 	}
+	if err := c.Lifecycle.Complete(path, text, "$.lifecycle"); err != nil {
+		return nil, err
+	}
 	if c.People != "" {
 		if c.people, err = readPeople(c.People); err != nil {
 			return nil, err
 		}
 	}
 	return &c, nil
+}
+
+// decodeConfig reads a configuration strictly. The decoder panics on some nodes that
+// have a tag and nothing else.
+func decodeConfig(text []byte, c *config) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it cannot be read: is there a tag (!) without a value? (%v)", p)
+		}
+	}()
+	err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(c)
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return errors.New(yaml.FormatError(err, false, false))
 }
 
 func readPeople(path string) (inventory.People, error) {
