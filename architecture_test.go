@@ -37,14 +37,17 @@ var mayImport = map[string][]string{
 	"remit/activity":  {"remit", "remit/connector"},
 	"remit/detect":    {"remit", "remit/connector"},
 	"remit/response":  {"remit", "remit/connector"},
+	"remit/leak":      {"remit", "remit/connector", "remit/connector/secret"},
 	"remit/policy":    {"remit"},
+	"remit/ssf":       {"remit"},
 	"remit/report":    {"remit"},
 
 	"remit/store": {"remit"},
 
-	"remit/server":        {"remit", "remit/connector", "remit/inventory", "remit/activity", "remit/activity/queue", "remit/activity/archive"},
-	"remit/server/token":  {"remit", "remit/connector/secret"},
-	"remit/server/ingest": {"remit", "remit/connector", "remit/activity", "remit/activity/queue", "remit/server/token"},
+	"remit/server":         {"remit", "remit/connector", "remit/inventory", "remit/activity", "remit/activity/queue", "remit/activity/archive"},
+	"remit/server/token":   {"remit", "remit/connector/secret"},
+	"remit/server/ingest":  {"remit", "remit/connector", "remit/activity", "remit/activity/queue", "remit/server/token"},
+	"remit/server/trigger": {"remit", "remit/leak", "remit/ssf", "remit/server/token"},
 
 	// Wiring, and what only tests and benchmarks use, may import everything.
 	"remit/cmd":   {"*"},
