@@ -42,6 +42,9 @@ type Lineage struct {
 	Last  time.Time `json:"last,omitzero"`
 	Uses  int64     `json:"uses"`
 
+	// Allowed is the last use that was not refused.
+	Allowed time.Time `json:"allowed,omitzero"`
+
 	// Addresses and UserAgents are the first few it was used from (MaxPlaces).
 	Addresses  []string `json:"addresses,omitempty"`
 	UserAgents []string `json:"user_agents,omitempty"`
@@ -54,6 +57,11 @@ type Lineage struct {
 	// so twice, so that two lines go on from it.
 	SelfMinted bool `json:"self_minted,omitempty"`
 	Forked     bool `json:"forked,omitempty"`
+
+	// Announced says that it was written ahead of the checkpoint that it belongs
+	// to: its place in the tree is right, and the events that showed it are not
+	// counted yet.
+	Announced bool `json:"announced,omitempty"`
 }
 
 // MaxPlaces is how many addresses and user agents a lineage entry keeps.

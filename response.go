@@ -24,6 +24,7 @@ type Response struct {
 	Version int64 `json:"version"`
 
 	Cause      string    `json:"cause,omitempty"`       // the finding, decision or trigger; "" when a person asked
+	Opening    int       `json:"opening,omitempty"`     // how often the finding had come back by then
 	Why        []string  `json:"why,omitempty"`         // why these steps were chosen, and what to know before they run
 	AskedBy    string    `json:"asked_by"`              // who or what asked
 	ApprovedBy []string  `json:"approved_by,omitempty"` // never AskedBy
@@ -35,6 +36,12 @@ type Response struct {
 	// a grace period to end, for the next look whether it still holds, for another
 	// try. Zero: at once.
 	Due time.Time `json:"due,omitzero"`
+
+	// Stolen and Forged are the credentials, as the log writes them, that it holds:
+	// those that the legitimate holder uses as well, and those that only an
+	// attacker has.
+	Stolen []string `json:"stolen,omitempty"`
+	Forged []string `json:"forged,omitempty"`
 
 	// Used is what the subject did within the last 30 days, the most first: what
 	// may break.
@@ -68,6 +75,9 @@ const (
 	Reduce  Action = "reduce"
 	Contain Action = "contain"
 )
+
+// Actions lists the actions.
+var Actions = []Action{Revoke, Rotate, Disable, Reduce, Contain}
 
 // Grade is how hard a step of containment cuts, from what only the attacker
 // notices to what ends the workload.
@@ -148,6 +158,11 @@ type ResponseStore interface {
 	// one, and returns it with the version that it has now. When another has
 	// written it since, or made it, it is a [Conflict] and nothing is written.
 	PutResponse(ctx context.Context, r Response) (Response, error)
+
+	// HoldResponse keeps everybody else from holding a response until release is
+	// called or the process ends: who carries it out holds it. It writes nothing
+	// and waits for nobody: [Conflict] when another holds it.
+	HoldResponse(ctx context.Context, id ID) (release func(), err error)
 
 	// Responses lists responses, the newest first.
 	Responses(ctx context.Context, f ResponseFilter, page PageRequest) ([]Response, string, error)

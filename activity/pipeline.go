@@ -344,17 +344,27 @@ func (p *Pipeline) Checkpoint(ctx context.Context, positions ...remit.Position) 
 }
 
 // Announce writes the findings that somebody should see at once, ahead of the
-// checkpoint that they belong to. After a crash between the two, the events of
-// that stretch are read again and give the same findings.
-func (p *Pipeline) Announce(ctx context.Context) error {
+// checkpoint that they belong to, with the lineage of the credentials that they
+// name, so that these can be cut off; and returns them. After a crash between the
+// two, the events of that stretch are read again and give the same.
+func (p *Pipeline) Announce(ctx context.Context) ([]remit.Finding, error) {
 	c := remit.Checkpoint{Now: p.options.Now()}
 	if p.options.Detector != nil {
 		p.options.Detector.Announce(&c)
 	}
 	if len(c.Findings) == 0 {
-		return nil
+		return nil, nil
 	}
-	return p.options.Store.Checkpoint(ctx, c)
+	named := make(map[remit.ID][]string)
+	for _, f := range c.Findings {
+		named[f.System] = append(named[f.System], f.Credentials...)
+	}
+	for id, credentials := range named {
+		if s := p.systems[id]; s != nil {
+			s.lineage.Announce(credentials, &c)
+		}
+	}
+	return c.Findings, p.options.Store.Checkpoint(ctx, c)
 }
 
 // Recover makes the archive's directory agree with the store's manifest: call it

@@ -681,16 +681,36 @@ func TestAnnounced(t *testing.T) {
 	if !p.Urgent() {
 		t.Fatal("nothing is urgent")
 	}
-	if err := p.Announce(t.Context()); err != nil {
+	if _, err := p.Announce(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	announced := findings()
 	if !strings.Contains(announced, "theft-0") || p.Urgent() {
 		t.Fatalf("announced: %s", announced)
 	}
+	lineage := func() (all []remit.Lineage) {
+		err := remit.Each(t.Context(), remit.ActivityFilter{}, p.store.Lineage, func(l remit.Lineage) error {
+			all = append(all, l)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	// Who contains what the finding names needs to know what was minted by it.
+	early := lineage()
+	if len(early) != 4 {
+		t.Fatalf("announced lineage: %+v", early)
+	}
 	p.restart() // nothing else was written
 	theft(0, 3)
 	p.checkpoint()
+	for i, l := range lineage() {
+		if l.Announced || l.Uses > 1 || !early[i].Announced || l.Credential != early[i].Credential || l.Parent != early[i].Parent || l.Root != early[i].Root || l.SelfMinted != early[i].SelfMinted {
+			t.Errorf("%+v\nafter a crash:\n%+v", early[i], l)
+		}
+	}
 	if again := findings(); again != announced {
 		t.Errorf("%s\nafter a crash:\n%s", announced, again)
 	}

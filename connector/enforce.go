@@ -53,6 +53,10 @@ type Order struct {
 	// Forged are those that only the attacker has: all they do is cut.
 	Stolen, Forged []string
 
+	// Minters are whom these authenticate. What they mint until they are cut off
+	// is in no log yet, and can mint as well.
+	Minters []remit.Ref
+
 	// Grades are the grades of containment that are asked for; nil lets the
 	// connector choose the mildest that cuts.
 	Grades []remit.Grade

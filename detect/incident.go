@@ -107,6 +107,7 @@ func (d *Detector) combine(ctx context.Context, a *remit.Activity, signals []rem
 		i.Last = a.Time
 	}
 	i.Count++
+	known := len(i.Credentials)
 	for _, c := range [...]string{a.Root, a.Credential, a.Minted.Credential} {
 		if c != "" {
 			i.Credentials = appendNew(i.Credentials, clip(c, maxNamed), remit.MaxSeen)
@@ -119,8 +120,10 @@ func (d *Detector) combine(ctx context.Context, a *remit.Activity, signals []rem
 	opened := !i.Open
 	i.Open = i.Open || i.opens()
 	opened = opened && i.Open
-	if now := i.severity(); i.Open && (opened || now.Rank() > before.Rank()) && now.Rank() >= remit.Medium.Rank() {
-		i.urgent, d.urgent = true, true
+	now, more := i.severity(), len(i.Credentials) > known
+	worse := (opened || now.Rank() > before.Rank()) && now.Rank() >= remit.Medium.Rank()
+	if i.Open && (worse || more && now.Rank() >= remit.High.Rank()) {
+		i.urgent, d.urgent = true, true // what it can do by the new credential is cut off the sooner
 	}
 	if !i.dirty {
 		i.dirty = true

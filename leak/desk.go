@@ -46,6 +46,9 @@ type Desk struct {
 	// credential matched it.
 	Observe func(scanner string, matched bool)
 
+	// Announced, if not nil, is told that there are new findings.
+	Announced func()
+
 	Now func() time.Time // nil is time.Now
 
 	mu sync.Mutex
@@ -215,8 +218,12 @@ func (d *Desk) settle(ctx context.Context) (map[string]exposure, error) {
 		findings = append(findings, cases[id].finding(id))
 	}
 	if len(findings) > 0 {
-		if _, err := d.Store.PutFindings(ctx, began, findings); err != nil {
+		changes, err := d.Store.PutFindings(ctx, began, findings)
+		if err != nil {
 			return nil, err
+		}
+		if changes.Opened > 0 && d.Announced != nil {
+			d.Announced()
 		}
 	}
 	for _, s := range systems {

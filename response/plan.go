@@ -31,6 +31,9 @@ type Request struct {
 	Grades  []remit.Grade // nil: the mildest that cuts
 	AskedBy string
 	Cause   string // a finding's ID, a decision's; "" when a person asked
+	Opening int    // how often that finding has come back
+
+	held *past // credentials that plans hold already are left out
 }
 
 // proposal is how long a plan waits to be approved: what it found may have
@@ -58,8 +61,11 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 	if err != nil {
 		return remit.Response{}, err
 	}
+	if q.held != nil {
+		taken = q.held.missing(taken)
+	}
 	planned, err := enforcer.Plan(ctx, connector.Order{
-		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: taken.stolen, Forged: taken.forged, Grades: q.Grades,
+		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: taken.stolen, Forged: taken.forged, Minters: taken.minters(), Grades: q.Grades,
 	})
 	if err != nil {
 		return remit.Response{}, err
@@ -69,8 +75,11 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 	}
 	r := remit.Response{
 		ID: remit.ResponseID(q.Subject.ID, q.Action, now), System: q.System, Action: q.Action, Subject: q.Subject,
-		Steps: planned.Steps, Why: planned.Why, State: remit.ResponseProposed, Cause: q.Cause, AskedBy: q.AskedBy,
+		Steps: planned.Steps, Why: planned.Why, State: remit.ResponseProposed, Cause: q.Cause, Opening: q.Opening, AskedBy: q.AskedBy,
 		Made: now, Changed: now, Expires: now.Add(proposal),
+	}
+	if slices.ContainsFunc(r.Steps, byCredential) {
+		r.Stolen, r.Forged = taken.stolen, taken.forged
 	}
 	if taken.bound > 0 {
 		r.Why = append(r.Why, fmt.Sprintf("%d credentials that it made for others are bound to where those run and are left alone: contain their identities if they are misused.", taken.bound))
@@ -92,6 +101,11 @@ func (s *Responses) Propose(ctx context.Context, r remit.Response) (remit.Respon
 		return s.move(ctx, r, remit.ResponseProposed, r.AskedBy, "")
 	}
 	return s.move(ctx, r, remit.ResponseApproved, r.AskedBy, "the configuration asks for no approval")
+}
+
+// byCredential says whether a step cuts single credentials off.
+func byCredential(step remit.Step) bool {
+	return step.Grade == remit.FreezeCredentials || step.Grade == remit.RefuseCredentials
 }
 
 // used is what an identity did lately, the most first.

@@ -19,10 +19,15 @@ import (
 // Store is what responses need of the store.
 type Store interface {
 	remit.ResponseStore
+	Systems(ctx context.Context) ([]remit.System, error)
 	Usage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Usage, string, error)
 	Lineage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Lineage, string, error)
 	States(ctx context.Context, system remit.ID, kind, key string) ([]remit.State, error)
 	Checkpoint(ctx context.Context, c remit.Checkpoint) error
+	Findings(ctx context.Context, f remit.FindingFilter, page remit.PageRequest) ([]remit.Finding, string, error)
+	FindingCounts(ctx context.Context, system remit.ID) ([]remit.FacetCount, error)
+	Identities(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Identity, string, error)
+	Credentials(ctx context.Context, f remit.Filter, page remit.PageRequest) ([]remit.Credential, string, error)
 }
 
 // Options are the parts of [Responses].
@@ -36,6 +41,9 @@ type Options struct {
 	// Approvals is how many people beside the one who asked must approve a plan
 	// of a system; 0 lets it run at once. nil means one, always.
 	Approvals func(system remit.ID) int
+
+	// Mode is how far Remit may go in a system; nil: as far as Enforcer lets it.
+	Mode func(system remit.ID) remit.Mode
 
 	// Protected says that an identity must never be touched; nil: none is.
 	Protected func(identity remit.Ref) bool
@@ -54,6 +62,9 @@ type Responses struct{ o Options }
 func New(o Options) *Responses {
 	if o.Approvals == nil {
 		o.Approvals = func(remit.ID) int { return 1 }
+	}
+	if o.Mode == nil {
+		o.Mode = func(remit.ID) remit.Mode { return remit.ModeEnforce }
 	}
 	if o.Protected == nil {
 		o.Protected = func(remit.Ref) bool { return false }
@@ -79,9 +90,34 @@ func (s *Responses) Get(ctx context.Context, id remit.ID) (remit.Response, error
 	return some[0], nil
 }
 
+// Prepare installs in the system of a name what steps will need, ahead of that.
+// [remit.NotFound] while no system of that name has been read.
+func (s *Responses) Prepare(ctx context.Context, system string) error {
+	all, err := s.o.Store.Systems(ctx)
+	if err != nil {
+		return err
+	}
+	for _, one := range all {
+		if one.Name != system {
+			continue
+		}
+		enforcer, err := s.o.Enforcer(ctx, one.ID)
+		if err != nil {
+			return err
+		}
+		return enforcer.Prepare(ctx)
+	}
+	return remit.Errorf(remit.NotFound, "prepare", "the system %s has not been read yet", system)
+}
+
 // move writes a response in a new state, with what happened.
 func (s *Responses) move(ctx context.Context, r remit.Response, to remit.ResponseState, actor, note string) (remit.Response, error) {
+	s.set(&r, to, actor, note)
+	return s.o.Store.PutResponse(ctx, r)
+}
+
+// set is move for a plan that is about to be written anyway.
+func (s *Responses) set(r *remit.Response, to remit.ResponseState, actor, note string) {
 	r.State, r.Changed = to, s.o.Now().UTC()
 	r.History = append(r.History, remit.ResponseEvent{Time: r.Changed, Actor: actor, State: to, Note: note})
-	return s.o.Store.PutResponse(ctx, r)
 }

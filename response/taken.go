@@ -15,6 +15,7 @@ const rests = 24 * time.Hour
 // taken is what an attacker holds, as far as the lineage tells.
 type taken struct {
 	stolen, forged []string
+	holders        map[string]remit.Ref // whom each of these authenticates
 
 	// bound is how many credentials were left alone that the identity made for
 	// others and that are bound to where these run: to give workloads their
@@ -32,6 +33,7 @@ type taken struct {
 // issued the stolen token, and to freeze a node's certificate would stop all that
 // run on it. What the log did not show is in neither.
 func (s *Responses) take(ctx context.Context, q Request, now time.Time) (t taken, err error) {
+	t.holders = map[string]remit.Ref{}
 	var suspects []remit.Lineage
 	known := map[string]bool{}
 	add := func(l remit.Lineage) error {
@@ -96,13 +98,27 @@ func (s *Responses) take(ctx context.Context, q Request, now time.Time) (t taken
 	for i, l := range suspects {
 		switch {
 		case !l.Alive(now, rests):
+			continue
 		case forged[l.Credential]:
 			t.forged = append(t.forged, l.Credential)
 		case i < asked || parentOf[l.Credential]:
 			t.stolen = append(t.stolen, l.Credential)
+		default:
+			continue
 		}
+		t.holders[l.Credential] = l.Holder
 	}
 	slices.Sort(t.stolen)
 	slices.Sort(t.forged)
 	return t, nil
+}
+
+// minters are whom the credentials authenticate.
+func (t *taken) minters() (all []remit.Ref) {
+	for _, c := range slices.Concat(t.stolen, t.forged) {
+		if holder := t.holders[c]; holder != (remit.Ref{}) && !slices.Contains(all, holder) {
+			all = append(all, holder)
+		}
+	}
+	return all
 }

@@ -43,6 +43,10 @@ type Activity struct {
 	// done since the process began, and how long the checkpoint took.
 	Observe func(counts activity.Counts, took time.Duration)
 
+	// Announced, if not nil, is given the findings that are new or worse, as soon
+	// as they are written. It must not wait for anything.
+	Announced func([]remit.Finding)
+
 	Log *slog.Logger
 
 	mu      sync.Mutex
@@ -222,8 +226,12 @@ func (r *reading) maybeCheckpoint(ctx context.Context) error {
 	if r.pipeline.Urgent() && time.Since(r.announced) >= max(urgentGap, 2*r.announcing) {
 		// A finding must not wait for all else that has changed to be written.
 		began := time.Now()
-		if err := r.pipeline.Announce(ctx); err != nil {
+		findings, err := r.pipeline.Announce(ctx)
+		if err != nil {
 			return err
+		}
+		if r.Announced != nil && len(findings) > 0 {
+			r.Announced(findings)
 		}
 		r.announced, r.announcing = time.Now(), time.Since(began)
 	}

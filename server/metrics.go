@@ -22,6 +22,7 @@ type Metrics struct {
 
 	received, bytes *prometheus.CounterVec // by origin
 	dead            *prometheus.CounterVec
+	triggers        *prometheus.CounterVec // by origin and outcome
 	pipeline        [4]counter
 	checkpoints     prometheus.Histogram
 }
@@ -45,6 +46,8 @@ type Gauges struct {
 	Waiting func(ctx context.Context) (batches, bytes int64, err error)
 	// Findings counts unresolved findings by severity.
 	Findings func(ctx context.Context, system remit.ID) ([]remit.FacetCount, error)
+	// Plans counts the plans that somebody should know of, by state.
+	Plans func(ctx context.Context) (map[remit.ResponseState]int, error)
 }
 
 // NewMetrics makes metrics at zero.
@@ -58,6 +61,10 @@ func NewMetrics(g Gauges) *Metrics {
 	m.received = vec("remit_received_events_total", "Events that were put into the queue.")
 	m.bytes = vec("remit_received_bytes_total", "Bytes of the events that were put into the queue, without secrets.")
 	m.dead = vec("remit_received_dead_total", "Received events of which nothing could be made; see dead-letters.jsonl.")
+	m.triggers = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "remit_triggers_total", Help: "Signals, leaked secrets and reports that were taken in, by what became of them.",
+	}, []string{"origin", "outcome"})
+	m.registry.MustRegister(m.triggers)
 	for i, c := range [...]struct{ name, help string }{
 		{"remit_counted_events_total", "Events that were attributed and counted."},
 		{"remit_duplicate_events_total", "Events that had been counted before."},
@@ -80,6 +87,11 @@ func (m *Metrics) Received(from ingest.Origin, t ingest.Taken) {
 	m.received.WithLabelValues(from.Name).Add(float64(t.Events))
 	m.bytes.WithLabelValues(from.Name).Add(float64(t.Bytes))
 	m.dead.WithLabelValues(from.Name).Add(float64(t.Dead))
+}
+
+// Triggered notes what became of a signal, a leaked secret or a report.
+func (m *Metrics) Triggered(origin, outcome string) {
+	m.triggers.WithLabelValues(origin, outcome).Inc()
 }
 
 // Counted notes a checkpoint; see [Activity].
@@ -117,12 +129,14 @@ var (
 	queueBatches = prometheus.NewDesc("remit_queue_batches", "Batches of events that wait in the queue, or were not yet removed from it.", nil, nil)
 	queueBytes   = prometheus.NewDesc("remit_queue_bytes", "Bytes in the queue.", nil, nil)
 	findingsOpen = prometheus.NewDesc("remit_findings", "Unresolved findings.", []string{"severity"}, nil)
+	plans        = prometheus.NewDesc("remit_plans", "Plans that wait or are under way, and those that failed within a day.", []string{"state"}, nil)
 )
 
 func (gauges) Describe(d chan<- *prometheus.Desc) {
 	d <- queueBatches
 	d <- queueBytes
 	d <- findingsOpen
+	d <- plans
 }
 
 func (g gauges) Collect(out chan<- prometheus.Metric) {
@@ -135,14 +149,17 @@ func (g gauges) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	if g.Findings != nil {
-		counts, err := g.Findings(ctx, "")
-		if err != nil {
-			return
-		}
+		counts, _ := g.Findings(ctx, "") // what cannot be read is left out
 		for _, c := range counts {
 			if c.Facet == "severity" {
 				out <- prometheus.MustNewConstMetric(findingsOpen, prometheus.GaugeValue, float64(c.Count), c.Value)
 			}
+		}
+	}
+	if g.Plans != nil {
+		counts, _ := g.Plans(ctx)
+		for state, n := range counts {
+			out <- prometheus.MustNewConstMetric(plans, prometheus.GaugeValue, float64(n), string(state))
 		}
 	}
 }

@@ -24,6 +24,10 @@ type meaning struct {
 // revoked is of no interest when everything that came of it has ended.
 const momentLasts = 30 * 24 * time.Hour
 
+// sameMoment is within what time events are one occasion: providers send one for
+// each session of a person.
+const sameMoment = time.Hour
+
 // momentary are the policies of such findings. That an account is disabled, or
 // gone, is a state, and stands until it is told otherwise.
 var momentary = []string{
@@ -89,6 +93,16 @@ func (r *Receiver) finding(ctx context.Context, from *Source, token *Token, e *E
 	}
 	if len(known) > 0 {
 		before := &known[0]
+		if slices.Contains(momentary, m.policy) && f.Last.Sub(before.Last) > sameMoment && (before.State == remit.Open || before.State == remit.Acknowledged) {
+			// Another occasion: what was done about the last one does not answer
+			// it, so the finding opens again.
+			_, err := r.Store.ResolveFindings(ctx, remit.FindingScope{
+				System: f.System, Policies: []string{f.Policy}, Subjects: []remit.ID{f.Subject.ID},
+			}, f.Last, write.Now)
+			if err != nil {
+				return nil, err
+			}
+		}
 		if before.First.Before(f.First) {
 			f.First = before.First
 		}

@@ -103,8 +103,10 @@ type Receiver struct {
 	// of people has them.
 	Names func(name string) []string
 
-	// Observe, if not nil, is told what became of every event.
-	Observe func(source string, o Outcome)
+	// Observe, if not nil, is told what became of every event, and Announced that
+	// there are new findings.
+	Observe   func(source string, o Outcome)
+	Announced func()
 
 	Now func() time.Time // nil is time.Now
 
@@ -219,6 +221,9 @@ func (r *Receiver) take(ctx context.Context, from *Source, token Token) error {
 	}
 	for _, s := range record.Signals {
 		r.tell(from, s)
+	}
+	if len(write.Findings) > 0 && r.Announced != nil {
+		r.Announced()
 	}
 	return nil
 }

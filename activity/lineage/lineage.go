@@ -59,6 +59,7 @@ type node struct {
 	kept   int // children that are in the tree
 	own    int // of these, minted for the same identity
 	dirty  bool
+	stored bool // a checkpoint has it
 }
 
 // under puts a node below its parent.
@@ -87,9 +88,13 @@ func New(system remit.ID, o Options) *Tree {
 }
 
 // Load puts entries that were stored into the tree. Parents need not come before
-// their children, be it in one call or in several.
+// their children, be it in one call or in several. What was only announced comes
+// again by its events.
 func (t *Tree) Load(all []remit.Lineage) {
 	for _, l := range all {
+		if l.Announced {
+			continue
+		}
 		if old := t.nodes[l.Credential]; old != nil {
 			// Twice; what hangs together already stays so.
 			parent := old.Parent
@@ -99,7 +104,7 @@ func (t *Tree) Load(all []remit.Lineage) {
 			t.hang(old)
 			continue
 		}
-		n := t.add(&node{Lineage: l})
+		n := t.add(&node{Lineage: l, stored: true})
 		for _, at := range [...]time.Time{l.Last, l.Minted} {
 			if at.After(t.now) {
 				t.now = at
@@ -185,6 +190,9 @@ func (t *Tree) use(a *remit.Activity) *node {
 	}
 	if a.Time.After(n.Last) {
 		n.Last = a.Time
+	}
+	if a.Outcome == remit.Allowed && a.Time.After(n.Allowed) {
+		n.Allowed = a.Time
 	}
 	n.Uses++
 	n.Addresses = note(n.Addresses, a.Address)
@@ -291,15 +299,38 @@ func (t *Tree) Identity(credential string) (remit.ID, remit.Ref) {
 func (t *Tree) Changed(c *remit.Checkpoint) {
 	at := len(c.Lineage)
 	for n := range t.dirty {
-		n.dirty = false
-		l := n.Lineage
-		l.Addresses, l.UserAgents = slices.Clone(l.Addresses), slices.Clone(l.UserAgents)
-		c.Lineage = append(c.Lineage, l)
+		n.dirty, n.stored = false, true
+		c.Lineage = append(c.Lineage, n.entry())
 	}
 	clear(t.dirty)
 	slices.SortFunc(c.Lineage[at:], func(a, b remit.Lineage) int { return cmp.Compare(a.Credential, b.Credential) })
 	c.LineageEnded = append(c.LineageEnded, t.ended...)
 	t.ended = nil
+}
+
+// Announce appends to a checkpoint what no checkpoint has yet of the lineages of
+// some credentials. It comes again, in full, with the next Changed.
+func (t *Tree) Announce(credentials []string, c *remit.Checkpoint) {
+	roots := make(map[string]bool, 1)
+	for _, credential := range credentials {
+		if n := t.nodes[credential]; n != nil {
+			roots[n.Root] = true
+		}
+	}
+	for n := range t.dirty {
+		if roots[n.Root] && !n.stored {
+			l := n.entry()
+			l.Announced = true
+			c.Lineage = append(c.Lineage, l)
+		}
+	}
+}
+
+// entry is what is written of a node.
+func (n *node) entry() remit.Lineage {
+	l := n.Lineage
+	l.Addresses, l.UserAgents = slices.Clone(l.Addresses), slices.Clone(l.UserAgents)
+	return l
 }
 
 // sweep removes credentials that ended and from which nothing goes on; a parent

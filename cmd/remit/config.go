@@ -3,15 +3,18 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/goccy/go-yaml"
 
 	"remit"
 	"remit/inventory"
+	"remit/response"
 )
 
 // config is remit.yaml, documented in docs/reference/configuration.md.
@@ -34,6 +37,9 @@ type config struct {
 	// Protected are identities that no response may touch, as "payments/api", or
 	// with their kind, as "User alice".
 	Protected []string `yaml:"protected"`
+
+	// Respond are rules by which findings are answered.
+	Respond []ruleConfig `yaml:"respond"`
 
 	// Listen is where events and metrics are served; without an address
 	// nothing listens.
@@ -119,6 +125,58 @@ type enforceConfig struct {
 	Context    string `yaml:"context"`
 }
 
+// ruleConfig says what Remit does about findings without being asked.
+type ruleConfig struct {
+	Name     string         `yaml:"name"`
+	Policies []string       `yaml:"policies"` // of findings; patterns
+	Severity remit.Severity `yaml:"severity"` // at least
+	Systems  []string       `yaml:"systems"`
+	Do       remit.Action   `yaml:"do"`
+	Grades   []remit.Grade  `yaml:"grades"`
+	Escalate []remit.Grade  `yaml:"escalate"`
+
+	// Approval is "person", the default, or "none": then its plans are carried out
+	// at once in systems of mode enforce, those of no more than Hourly identities.
+	Approval string `yaml:"approval"`
+	Hourly   int    `yaml:"hourly"`
+}
+
+// rules are the rules by which findings are answered.
+func (c *config) rules() []response.Rule {
+	all := make([]response.Rule, len(c.Respond))
+	for i, r := range c.Respond {
+		all[i] = response.Rule{
+			Name: r.Name, Policies: r.Policies, Severity: r.Severity, Systems: r.Systems,
+			Action: r.Do, Grades: r.Grades, Escalate: r.Escalate, Unapproved: r.Approval == "none", Hourly: r.Hourly,
+		}
+	}
+	return all
+}
+
+// checkRules says what is wrong with the rules.
+func (c *config) checkRules(op, path string) error {
+	names := map[string]bool{}
+	for i, rule := range c.rules() {
+		where := fmt.Sprintf("%s: respond[%d]", path, i)
+		if a := c.Respond[i].Approval; a != "" && a != "none" && a != "person" {
+			return remit.Errorf(remit.Invalid, op, "%s: no approval %q: use person or none", where, a)
+		}
+		if err := rule.Check(); err != nil {
+			return remit.Errorf(remit.Invalid, op, "%s: %w", where, err)
+		}
+		if names[rule.Name] {
+			return remit.Errorf(remit.Invalid, op, "%s: another is called %s too: its plans are known by its name", where, rule.Name)
+		}
+		names[rule.Name] = true
+		for _, name := range rule.Systems {
+			if !slices.ContainsFunc(c.Systems, func(s systemConfig) bool { return s.Name == name }) {
+				return remit.Errorf(remit.Invalid, op, "%s: systems: there is no system %q in this file", where, name)
+			}
+		}
+	}
+	return nil
+}
+
 // readConfig reads the configuration: the file that --config names, or
 // remit.yaml in the data directory if there is one.
 func readConfig(f *globalFlags) (*config, error) {
@@ -201,6 +259,9 @@ func readConfig(f *globalFlags) (*config, error) {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: give it a name of its own", path, i)
 		}
 		names[s.Name] = true
+	}
+	if err := c.checkRules(op, path); err != nil {
+		return nil, err
 	}
 	if c.People != "" {
 		if c.people, err = readPeople(c.People); err != nil {

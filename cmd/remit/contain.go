@@ -83,7 +83,7 @@ func contain(cmd *cobra.Command, global *globalFlags, f *responseFlags, q contai
 		return err
 	}
 	request.Action, request.Grades, request.AskedBy = remit.Contain, grades, f.actor()
-	responses, err := f.responsesOf(ctx, global, data, q.preview)
+	responses, err := f.responsesOf(global, data, q.preview)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func subjectOf(ctx context.Context, data *dataDir, system, name string) (q respo
 		if len(found) == 0 {
 			return q, remit.Errorf(remit.NotFound, "", "there is no finding %s", name)
 		}
-		q.Cause, q.Suspects = name, found[0].Credentials
+		q.Cause, q.Opening, q.Suspects = name, found[0].Reopened, found[0].Credentials
 	}
 	if strings.Contains(name, "=") {
 		return credentialSubject(ctx, data, systems, q, name)

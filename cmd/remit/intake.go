@@ -46,7 +46,7 @@ type intake struct {
 
 // openIntake opens the queue and the listener. The queue comes first: what is
 // acknowledged must have a place.
-func (f *serveFlags) openIntake(ctx context.Context, data *dataDir, c *config, log *slog.Logger) (_ *intake, err error) {
+func (f *serveFlags) openIntake(ctx context.Context, data *dataDir, c *config, r *responding, log *slog.Logger) (_ *intake, err error) {
 	i := &intake{data: data, config: c, log: log}
 	defer func() {
 		if err != nil {
@@ -80,7 +80,7 @@ func (f *serveFlags) openIntake(ctx context.Context, data *dataDir, c *config, l
 	}); err != nil {
 		return nil, err
 	}
-	i.metrics = server.NewMetrics(server.Gauges{Waiting: i.queue.Waiting, Findings: data.Store.FindingCounts})
+	i.metrics = server.NewMetrics(server.Gauges{Waiting: i.queue.Waiting, Findings: data.Store.FindingCounts, Plans: r.responses.Counts})
 	i.ingest = &ingest.Intake{Queue: i.queue, Decoders: decoders, DeadLetter: dead.Put, Observe: i.metrics.Received}
 	retention, err := c.Archive.retention(ctx, data)
 	if err != nil {
@@ -95,7 +95,8 @@ func (f *serveFlags) openIntake(ctx context.Context, data *dataDir, c *config, l
 			}
 			return p.Pipeline, p.Close, nil
 		},
-		Decoder: decoderNamed, Positions: data.Store, Every: f.checkpoint, Retention: retention, Observe: i.metrics.Counted, Log: log,
+		Decoder: decoderNamed, Positions: data.Store, Every: f.checkpoint, Retention: retention,
+		Observe: i.metrics.Counted, Announced: r.Announced, Log: log,
 	}
 	if c.Listen.Address == "" {
 		return i, nil

@@ -188,7 +188,7 @@ func onPlan(cmd *cobra.Command, global *globalFlags, f *responseFlags, plan stri
 		return err
 	}
 	defer data.Close()
-	responses, err := f.responsesOf(ctx, global, data, false)
+	responses, err := f.responsesOf(global, data, false)
 	if err != nil {
 		return err
 	}

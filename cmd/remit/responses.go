@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -42,44 +43,82 @@ func (f *responseFlags) actor() string {
 
 // responsesOf opens the responses of a data directory. preview also plans where
 // nothing may be changed: a plan only reads.
-func (f *responseFlags) responsesOf(ctx context.Context, global *globalFlags, data *dataDir, preview bool) (*response.Responses, error) {
+func (f *responseFlags) responsesOf(global *globalFlags, data *dataDir, preview bool) (*response.Responses, error) {
 	c, err := readConfig(global)
 	if err != nil {
 		return nil, err
 	}
-	systems, err := data.Store.Systems(ctx)
-	if err != nil {
-		return nil, err
-	}
-	configured := func(id remit.ID) systemConfig {
-		name := systemName(systems, id)
-		for _, s := range c.Systems {
-			if s.Name == name {
-				return s
-			}
+	return f.responses(c, data, preview), nil
+}
+
+func (f *responseFlags) responses(c *config, data *dataDir, preview bool) *response.Responses {
+	configured := func(id remit.ID) (systemConfig, remit.System) {
+		// It may have been read for the first time, or renamed, meanwhile. An error
+		// is that of a system that is not known: nothing is changed there.
+		systems, err := data.Store.Systems(context.Background())
+		if err != nil {
+			return systemConfig{Name: string(id)}, remit.System{}
 		}
-		return systemConfig{Name: name}
+		for _, known := range systems {
+			if known.ID != id {
+				continue
+			}
+			for _, s := range c.Systems {
+				if s.Name == known.Name {
+					return s, known
+				}
+			}
+			return systemConfig{Name: known.Name}, known
+		}
+		return systemConfig{Name: string(id)}, remit.System{}
 	}
+	open := &enforcers{flags: f, preview: preview, open: map[string]connector.Enforcer{}}
 	return response.New(response.Options{
 		Store: data.Store,
 		Enforcer: func(_ context.Context, id remit.ID) (connector.Enforcer, error) {
-			at := slices.IndexFunc(systems, func(s remit.System) bool { return s.ID == id })
-			if at < 0 || systems[at].Connector != kubernetes.Name {
-				return nil, remit.Errorf(remit.Unsupported, "", "%s is no Kubernetes cluster: Remit cannot change it yet", systemName(systems, id))
+			s, known := configured(id)
+			if known.Connector != kubernetes.Name {
+				return nil, remit.Errorf(remit.Unsupported, "", "%s is no Kubernetes cluster: Remit cannot change it yet", s.Name)
 			}
-			return f.enforcer(configured(id), preview)
+			return open.of(s)
 		},
 		Approvals: func(id remit.ID) int {
-			if n := configured(id).Approvals; n != nil {
-				return *n
+			if s, _ := configured(id); s.Approvals != nil {
+				return *s.Approvals
 			}
 			return 1
+		},
+		Mode: func(id remit.ID) remit.Mode {
+			s, _ := configured(id)
+			return cmp.Or(s.Mode, remit.ModeObserve)
 		},
 		Protected: func(ref remit.Ref) bool {
 			return slices.Contains(c.Protected, fullName(ref)) || slices.Contains(c.Protected, ref.String()) ||
 				ref.Namespace != "" && slices.Contains(c.Protected, ref.Namespace+"/"+ref.Name)
 		},
-	}), nil
+	})
+}
+
+// enforcers keeps what changes systems open, by their names: their connections are
+// used again.
+type enforcers struct {
+	flags   *responseFlags
+	preview bool
+	mu      sync.Mutex
+	open    map[string]connector.Enforcer
+}
+
+func (e *enforcers) of(s systemConfig) (connector.Enforcer, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if one := e.open[s.Name]; one != nil {
+		return one, nil
+	}
+	one, err := e.flags.enforcer(s, e.preview)
+	if err == nil {
+		e.open[s.Name] = one
+	}
+	return one, err
 }
 
 // enforcer opens what changes a cluster. In mode observe, the default, that is

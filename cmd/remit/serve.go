@@ -87,8 +87,13 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		Evaluator:  judging{evaluator},
 		Log:        log,
 	}
+	responding, err := f.openResponding(ctx, data, c, log)
+	if err != nil {
+		return err
+	}
+	defer responding.Close()
 	if c.takesEvents() {
-		intake, err := f.openIntake(ctx, data, c, log)
+		intake, err := f.openIntake(ctx, data, c, responding, log)
 		if err != nil {
 			return err
 		}
@@ -102,6 +107,7 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 	if err != nil {
 		return err
 	}
+	responding.start(ctx, work)
 	work.Go(func() error { return judgeTokens(ctx, watch.Evaluator, tokens.System(), time.Hour, log) })
 	work.Go(func() error { return watch.Run(ctx, systems) })
 	log.Info("watching", "systems", len(systems), "data", data.path)

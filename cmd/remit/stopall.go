@@ -24,7 +24,7 @@ instant is done. Plans can still be made, approved and undone.`,
 				return err
 			}
 			defer data.Close()
-			responses, err := f.responsesOf(ctx, global, data, false)
+			responses, err := f.responsesOf(global, data, false)
 			if err != nil {
 				return err
 			}

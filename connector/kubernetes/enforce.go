@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -31,7 +32,20 @@ import (
 type Enforcer struct {
 	client *client
 	login  string
+
+	current atomic.Int64 // until when the policies are believed to be in place, in Unix nanoseconds
+	known   atomic.Pointer[knownSelf]
 }
+
+// knownSelf is as whom the cluster knows this login, and until when that is
+// believed: its groups may change.
+type knownSelf struct {
+	user  authenticationv1.UserInfo
+	until time.Time
+}
+
+// selfBelieved is for how long.
+const selfBelieved = 10 * time.Minute
 
 var _ connector.Enforcer = (*Enforcer)(nil)
 
@@ -124,7 +138,7 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 	if identity.Name == "" || identity.Kind == "ServiceAccount" && identity.Namespace == "" {
 		return planned, remit.Errorf(remit.Invalid, op, "the order does not name an identity")
 	}
-	frozen, err := freezeLevels(o.Stolen, o.Forged)
+	frozen, err := freezeLevels(o.Stolen, o.Forged, o.Minters)
 	if err != nil {
 		return planned, err
 	}
@@ -144,6 +158,14 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 	if identity.Kind == "ServiceAccount" {
 		if _, err := e.account(ctx, op, identity); err != nil {
 			return planned, err
+		}
+	}
+	if key, ok := keyOfAccount(identity); ok && slices.Contains(grades, remit.KillTokens) {
+		// For ten seconds the API server believes a token that has ended, and its
+		// holder could mint one of the account that was made anew.
+		frozen[key] = holdAll
+		if !slices.Contains(grades, remit.FreezeCredentials) {
+			grades = append([]remit.Grade{remit.FreezeCredentials}, grades...)
 		}
 	}
 	for _, grade := range remit.Grades { // the mildest first, whatever their order is
@@ -344,6 +366,9 @@ var quickRetry = retryPolicy{attempts: enforceTries, base: 5 * time.Millisecond,
 
 // self asks as whom the cluster knows this login.
 func (e *Enforcer) self(ctx context.Context, op string) (authenticationv1.UserInfo, error) {
+	if known := e.known.Load(); known != nil && time.Now().Before(known.until) {
+		return known.user, nil
+	}
 	request, err := e.request("POST", "SelfSubjectReview", "", "")
 	if err != nil {
 		return authenticationv1.UserInfo{}, err
@@ -352,6 +377,7 @@ func (e *Enforcer) self(ctx context.Context, op string) (authenticationv1.UserIn
 	if err := e.send(ctx, request.Body(&authenticationv1.SelfSubjectReview{}), &review); err != nil {
 		return authenticationv1.UserInfo{}, e.explain(op, err)
 	}
+	e.known.Store(&knownSelf{user: review.Status.UserInfo, until: time.Now().Add(selfBelieved)})
 	return review.Status.UserInfo, nil
 }
 

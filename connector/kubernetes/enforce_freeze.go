@@ -27,6 +27,12 @@ import (
 // credential of nobody: neither is stopped by this. Nor is, by the API server's
 // own rule, a change of admission policies: who may make one can lift this.
 //
+// What a contained credential mints in the moment before it is listed has no name
+// here yet, and mints on. So the key of an account, made of its namespace and name,
+// holds that account: its credentials that are bound to no pod mint nothing, and
+// those of its pods nothing that is bound to anything. What can still be minted
+// then mints no more, and is listed when the log has shown it.
+//
 // A value lists holds, separated by spaces: "mint:" or "all:" and the plan that
 // holds. Several plans may hold the same credential, and it is free when the
 // last has let go. A person may write just "mint" or "all".
@@ -62,9 +68,28 @@ func credentialKey(credential string) (string, error) {
 	return strings.Replace(credential, "=", "-", 1), nil
 }
 
-// freezeLevels says what is held of each credential, by its key.
-func freezeLevels(stolen, forged []string) (map[string]string, error) {
+// accountUser begins the user name of an account, and accountKey its key.
+const (
+	accountUser = "system:serviceaccount:"
+	accountKey  = "SA-"
+)
+
+// keyOfAccount is the key of an account in the ConfigMap.
+func keyOfAccount(ref remit.Ref) (string, bool) {
+	key := accountKey + ref.Namespace + "_" + ref.Name
+	return key, ref.Kind == "ServiceAccount" && keyForm.MatchString(key)
+}
+
+// freezeLevels says what is held of each credential and account, by its key. An
+// account whose key would be too long is left out: its name is as long as it may be,
+// and its credentials are held all the same.
+func freezeLevels(stolen, forged []string, minters []remit.Ref) (map[string]string, error) {
 	out := map[string]string{}
+	for _, m := range minters {
+		if key, ok := keyOfAccount(m); ok {
+			out[key] = holdMint
+		}
+	}
 	for _, c := range stolen {
 		key, err := credentialKey(c)
 		if err != nil {
@@ -106,6 +131,15 @@ const (
 	credentialOfRequest = `(` + isProbe + `) ? string(object.data["` + probeKey + `"]) : ` +
 		`(` + hasCredential + `) ? request.userInfo.extra["` + extraCredential + `"][0].replace("=", "-") : ""`
 
+	// Neither a namespace nor an account has "_" in its name.
+	isAccount        = `has(request.userInfo.username) && request.userInfo.username.startsWith("` + accountUser + `")`
+	accountOfRequest = `(` + isAccount + `) ? "` + accountKey + `" + request.userInfo.username.substring(22).replace(":", "_") : ""`
+	holdOfAccount    = `variables.account != "" && params != null && has(params.data) && variables.account in params.data ? string(params.data[variables.account]) : ""`
+
+	// What a pod's own token may mint all the same.
+	isPodsUnbound = `has(request.userInfo.extra) && "` + extraPod + `" in request.userInfo.extra && ` +
+		`request.resource.resource == "serviceaccounts" && object != null && !(has(object.spec) && has(object.spec.boundObjectRef) && object.spec.boundObjectRef != null)`
+
 	holdOfRequest = `params != null && has(params.data) && variables.credential in params.data ? string(params.data[variables.credential]) : ""`
 
 	// A Secret of that type is filled with a token by the controller.
@@ -120,13 +154,15 @@ const (
 // takes to repair it; the second is about just that, and fails open.
 func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 	leaveOut := []admissionv1.MatchCondition{
-		{Name: "has-credential", Expression: `(` + isProbe + `) || (` + hasCredential + `)`},
+		{Name: "has-credential", Expression: `(` + isProbe + `) || (` + hasCredential + `) || (` + isAccount + `)`},
 		{Name: "not-masters", Expression: `(` + isProbe + `) || !has(request.userInfo.groups) || !("` + groupMasters + `" in request.userInfo.groups)`},
 		{Name: "not-remit", Expression: `(` + isProbe + `) || !has(request.userInfo.username) || request.userInfo.username != ` + celString(user)},
 	}
 	variables := []admissionv1.Variable{
 		{Name: "credential", Expression: credentialOfRequest},
 		{Name: "hold", Expression: holdOfRequest},
+		{Name: "account", Expression: accountOfRequest},
+		{Name: "accountHold", Expression: holdOfAccount},
 	}
 	fail, ignore := admissionv1.Fail, admissionv1.Ignore
 	freeze := newPolicy(policyName, fail, "*", "*/*")
@@ -141,6 +177,14 @@ func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 			Expression: `!variables.hold.contains("` + holdMint + `") || !(` + isMint + ` || (` + isProbe + `))`,
 			Message:    "Remit has contained this credential: it may not make others. Sign in with another, or ask whoever runs Remit.",
 		},
+		{
+			Expression: `!variables.accountHold.contains("` + holdAll + `") || !` + isMint,
+			Message:    "Remit has contained this account: it may not make credentials. Ask whoever runs Remit.",
+		},
+		{
+			Expression: `!variables.accountHold.contains("` + holdMint + `") || !` + isMint + ` || (` + isPodsUnbound + `)`,
+			Message:    "Remit has contained this account: only its pods may make credentials for it, and none that are bound. Ask whoever runs Remit.",
+		},
 	}
 	guard := newPolicy(guardName, ignore, "", "configmaps", "namespaces")
 	guard.Spec.MatchConstraints.ResourceRules = append(guard.Spec.MatchConstraints.ResourceRules,
@@ -148,7 +192,7 @@ func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 	guard.Spec.MatchConditions = append(slices.Clone(leaveOut), admissionv1.MatchCondition{Name: "own", Expression: isOwn})
 	guard.Spec.Variables = variables
 	guard.Spec.Validations = []admissionv1.Validation{{
-		Expression: `!variables.hold.contains("` + holdAll + `") && !variables.hold.contains("` + holdMint + `")`,
+		Expression: `!variables.hold.contains("` + holdAll + `") && !variables.hold.contains("` + holdMint + `") && variables.accountHold == ""`,
 		Message:    "Remit has contained this credential: it may not change what contains it.",
 	}}
 	return []*admissionv1.ValidatingAdmissionPolicy{freeze, guard}
@@ -303,6 +347,7 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	before, after := frozenState{Entries: map[string]string{}}, frozenState{Hold: hex.EncodeToString(name[:]), Entries: levels}
 	added := map[string]string{}
 	minting, all := 0, 0
+	var accounts, ended []string
 	var diff strings.Builder
 	for _, key := range sortedKeys(levels) {
 		value, known := contained.Data[key]
@@ -312,9 +357,14 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 		}
 		added[key] = withHold(value, levels[key], after.Hold)
 		diff.WriteString(lines("+", key+": "+added[key]))
-		if levels[key] == holdAll {
+		switch account, isAccount := strings.CutPrefix(key, accountKey); {
+		case isAccount && levels[key] == holdAll:
+			ended = append(ended, strings.Replace(account, "_", "/", 1))
+		case isAccount:
+			accounts = append(accounts, strings.Replace(account, "_", "/", 1))
+		case levels[key] == holdAll:
 			all++
-		} else {
+		default:
 			minting++
 		}
 	}
@@ -336,9 +386,20 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	if all > 0 {
 		does = append(does, fmt.Sprintf("Refuse whatever %s of %s would change, mint or connect to; reads go on.", numbered(all, "forged credential"), identity))
 	}
+	if len(accounts) > 0 {
+		does = append(does, fmt.Sprintf("Let %s mint only from their pods, and nothing that is bound: what was minted a moment ago has no name here yet.", strings.Join(accounts, ", ")))
+		breaks = append(breaks, "So does whatever mints as these accounts with a token that is bound to no pod.")
+	}
+	if len(ended) > 0 {
+		does = append(does, fmt.Sprintf("Let nothing mint as %s: whoever holds a token that has ended could still make one of the account that is made anew, as long as the API server believes it.", strings.Join(ended, ", ")))
+		breaks = append(breaks, "The account cannot mint tokens for others, until this is undone; its pods get theirs from their nodes.")
+	}
 	step.Does, step.Breaks = strings.Join(does, " "), strings.Join(breaks, " ")
 	planned.Steps = []remit.Step{step}
 	planned.Why = append(planned.Why, "A frozen credential can still read, act as whom it may impersonate, and change admission policies where it has the right to: admission sees none of these. Where the identity is an administrator, remove its grants as well. A login of the group system:masters cannot be frozen.")
+	if time.Now().UnixNano() < e.current.Load() {
+		return planned, nil
+	}
 	if err := e.policiesCurrent(ctx, op); remit.KindOf(err) == remit.Conflict {
 		planned.Why = append(planned.Why, "The admission policy is not installed or not up to date: the plan brings it up to date, and it takes a second or two to act the first time.")
 	} else if err != nil {
@@ -438,16 +499,18 @@ func (e *Enforcer) doFreeze(ctx context.Context, step remit.Step) error {
 	if err != nil {
 		return err
 	}
+	// What is in place already acts the sooner.
+	err = e.changeContained(ctx, after.Entries, true, func(key, value string) string {
+		return withHold(value, after.Entries[key], after.Hold)
+	})
+	if err != nil {
+		return err
+	}
 	err = e.policiesCurrent(ctx, "freeze credentials")
 	if remit.KindOf(err) == remit.Conflict {
 		err = e.prepareFreeze(ctx)
 	}
-	if err != nil {
-		return err
-	}
-	return e.changeContained(ctx, after.Entries, true, func(key, value string) string {
-		return withHold(value, after.Entries[key], after.Hold)
-	})
+	return err
 }
 
 func (e *Enforcer) undoFreeze(ctx context.Context, step remit.Step) error {
@@ -575,11 +638,17 @@ func (e *Enforcer) policiesCurrent(ctx context.Context, op string) error {
 			return e.explain(op, err)
 		}
 		if err != nil || !equality.Semantic.DeepEqual(is.Spec, policy.Spec) || !equality.Semantic.DeepEqual(bound.Spec, desiredBinding(policy.Name).Spec) {
+			e.current.Store(0)
 			return remit.Errorf(remit.Conflict, op, "the admission policy %s or its binding is missing or not as Remit makes it: prepare again", policy.Name)
 		}
 	}
+	e.current.Store(time.Now().Add(believes).UnixNano())
 	return nil
 }
+
+// believes is for how long a plan takes it for granted that the policies are as they
+// were seen. Whoever carries it out looks again.
+const believes = 15 * time.Minute
 
 func numbered(n int, what string) string {
 	if n == 1 {

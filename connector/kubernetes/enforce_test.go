@@ -680,6 +680,81 @@ func TestEnforceLastAdministrator(t *testing.T) {
 	}
 }
 
+// planLast is planOne for what begins with steps that go before it.
+func planLast(t *testing.T, e *Enforcer, o connector.Order) (remit.Step, connector.Planned) {
+	t.Helper()
+	planned, err := e.Plan(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return planned.Steps[len(planned.Steps)-1], planned
+}
+
+// TestEnforceRace has the holder of stolen and of forged tokens, with all of which
+// he mints as fast as he can, outrun by no containment: what he minted before the
+// account was held mints nothing that mints.
+func TestEnforceRace(t *testing.T) {
+	c, e := openEnforcer(t)
+	ctx := t.Context()
+	ns := c.Namespace(t)
+	who := enforceWorker(t, c, ns, "racer")
+	bystander := enforceWorker(t, c, ns, "bystander")
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "racer"}, Spec: corev1.PodSpec{ServiceAccountName: "racer", Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+	made, err := c.Client.CoreV1().Pods(ns).Create(ctx, pod, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: made.Name, UID: made.UID}
+	token := func(name string, o cluster.TokenOptions) *enforceHolder {
+		t.Helper()
+		status, err := c.Token(ctx, ns, name, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return enforceHolderOf(t, c, status.Token, remit.Ref{Namespace: ns, Name: name})
+	}
+	stolen, next := token("racer", cluster.TokenOptions{Bound: bound}), token("racer", cluster.TokenOptions{Bound: bound})
+	free, other := token("racer", cluster.TokenOptions{}), token("bystander", cluster.TokenOptions{})
+	enforceEventually(t, func() error { _, err := free.mint(ctx); return err })
+	o := contain(who)
+	o.Stolen, o.Minters = []string{stolen.credential}, []remit.Ref{who}
+	step, _ := planOne(t, e, o)
+	if err := e.Do(ctx, step); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Verify(ctx, step); err != nil {
+		t.Fatal(err)
+	}
+	mints := func(h *enforceHolder, o cluster.TokenOptions) error {
+		_, err := cluster.Mint(ctx, h.Clientset, ns, "racer", o)
+		return err
+	}
+	for what, err := range map[string]error{
+		"the stolen one":              mints(stolen, cluster.TokenOptions{}),
+		"one that is bound to no pod": mints(free, cluster.TokenOptions{}),
+		"a pod's, for what is bound":  mints(next, cluster.TokenOptions{Bound: bound}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "Remit has contained") {
+			t.Errorf("%s mints: %v", what, err)
+		}
+	}
+	if err := mints(next, cluster.TokenOptions{}); err != nil {
+		t.Errorf("the workload's own next token cannot mint: %v", err)
+	}
+	if err := free.write(ctx); err != nil {
+		t.Errorf("what is not listed cannot write: %v", err)
+	}
+	if _, err := cluster.Mint(ctx, other.Clientset, ns, bystander.Name, cluster.TokenOptions{}); err != nil {
+		t.Errorf("another account cannot mint: %v", err)
+	}
+	if err := e.Undo(ctx, step); err != nil {
+		t.Fatal(err)
+	}
+	if err := mints(free, cluster.TokenOptions{}); err != nil {
+		t.Errorf("undone, it cannot mint: %v", err)
+	}
+}
+
 func TestEnforceTokens(t *testing.T) {
 	c, e := openEnforcer(t)
 	ctx := t.Context()
@@ -697,12 +772,20 @@ func TestEnforceTokens(t *testing.T) {
 	}
 	h := enforceHolderOf(t, c, status.Token, who)
 	enforceEventually(t, func() error { return h.read(ctx) })
-	step, planned := planOne(t, e, contain(who, remit.KillTokens))
+	step, planned := planLast(t, e, contain(who, remit.KillTokens))
 	t.Logf("%s\n%s%s\n%s", step.Does, step.Diff, step.Breaks, strings.Join(planned.Why, "\n"))
 	if step.Undo != "" {
 		t.Error("it cannot be undone")
 	}
 	wantKind(t, e.Verify(ctx, step), remit.Conflict)
+	// Nobody who holds the old token makes himself one of the new account.
+	if first := planned.Steps[0]; len(planned.Steps) != 2 || first.Grade != remit.FreezeCredentials {
+		t.Fatalf("%+v", planned.Steps)
+	} else if err := e.Do(ctx, first); err != nil {
+		t.Fatal(err)
+	} else if err := e.Verify(ctx, first); err != nil {
+		t.Fatal(err)
+	}
 	uids := map[types.UID]bool{}
 	done := time.Now()
 	for range 3 {
@@ -732,13 +815,16 @@ func TestEnforceTokens(t *testing.T) {
 		if time.Since(done) > 15*time.Second {
 			t.Fatal("the old token still works after 15 seconds")
 		}
+		if _, err := h.mint(ctx); err == nil {
+			t.Fatal("the old token has minted one of the new account")
+		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Logf("401 %v after it was done", time.Since(done))
 	wantKind(t, e.Undo(ctx, step), remit.Unsupported)
 
 	// A crash between deletion and making it anew.
-	step, _ = planOne(t, e, contain(who, remit.KillTokens))
+	step, _ = planLast(t, e, contain(who, remit.KillTokens))
 	if err := accounts.Delete(ctx, "worker", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -750,7 +836,7 @@ func TestEnforceTokens(t *testing.T) {
 		t.Errorf("%+v %v", now, err)
 	}
 	// Changed since it was planned.
-	step, _ = planOne(t, e, contain(who, remit.KillTokens))
+	step, _ = planLast(t, e, contain(who, remit.KillTokens))
 	if _, err := accounts.Patch(ctx, "worker", types.MergePatchType, []byte(`{"metadata":{"labels":{"team":"b"}}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -760,7 +846,7 @@ func TestEnforceTokens(t *testing.T) {
 	if _, err := accounts.Patch(ctx, "default", types.MergePatchType, change, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	step, _ = planOne(t, e, contain(remit.Ref{Kind: "ServiceAccount", Namespace: ns, Name: "default"}, remit.KillTokens))
+	step, _ = planLast(t, e, contain(remit.Ref{Kind: "ServiceAccount", Namespace: ns, Name: "default"}, remit.KillTokens))
 	if err := accounts.Delete(ctx, "default", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}

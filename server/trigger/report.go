@@ -57,6 +57,9 @@ type Reports struct {
 	// Observe, if not nil, is told of every report that was taken.
 	Observe func(client string)
 
+	// Announced, if not nil, is told that there is a new finding.
+	Announced func()
+
 	Now func() time.Time // nil is time.Now
 }
 
@@ -205,6 +208,9 @@ func (h *Reports) take(ctx context.Context, client string, q *report, about Conc
 	}
 	out.State, out.Severity = found[0].State, found[0].Severity
 	if changes.Opened > 0 {
+		if h.Announced != nil {
+			h.Announced()
+		}
 		return http.StatusCreated, out, nil
 	}
 	return http.StatusOK, out, nil

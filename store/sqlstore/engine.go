@@ -5,6 +5,7 @@ import (
 	"database/sql"
 
 	"github.com/pressly/goose/v3"
+	"github.com/riverqueue/river/riverdriver"
 )
 
 // engine is what differs between SQLite and PostgreSQL. Statements are written
@@ -48,6 +49,13 @@ type engine interface {
 	// to lock rows until its end.
 	begin() string
 	forUpdate() string
+
+	// hold takes the lock of a number, for as long as this process lives or until
+	// release is called. release is nil when another has it.
+	hold(ctx context.Context, db *sql.DB, n uint64) (release func(), err error)
+
+	// jobs makes the queue of jobs of the database; close ends what it opened.
+	jobs(db *sql.DB) (driver riverdriver.Driver[*sql.Tx], closeJobs func() error, err error)
 
 	// retry says whether a transaction that failed so should simply be run
 	// again.

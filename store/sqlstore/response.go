@@ -66,7 +66,7 @@ func (s *Store) PutResponse(ctx context.Context, r remit.Response) (remit.Respon
 // plainResponse brings the times of r into the form that is kept. What the
 // caller holds stays as it is.
 func plainResponse(r *remit.Response) {
-	r.Made, r.Changed, r.Expires = plainTime(r.Made), plainTime(r.Changed), plainTime(r.Expires)
+	r.Made, r.Changed, r.Expires, r.Due = plainTime(r.Made), plainTime(r.Changed), plainTime(r.Expires), plainTime(r.Due)
 	r.Steps, r.Used, r.History = slices.Clone(r.Steps), slices.Clone(r.Used), slices.Clone(r.History)
 	for i := range r.Steps {
 		r.Steps[i].Done = plainTime(r.Steps[i].Done)

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -53,14 +55,15 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 	if err := prepareFile(path); err != nil {
 		return nil, err
 	}
-	unlock, err := lockFile(ctx, path+".lock")
+	unlock, err := lockFile(ctx, path+".lock", time.Minute)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 
-	uri := "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + sqlitePragmas
-	s := &Store{engine: sqliteEngine{path}, where: path, closed: make(chan struct{}), single: make(chan *tx, 1)}
+	e := sqliteEngine{path}
+	uri := e.uri()
+	s := &Store{engine: e, where: path, closed: make(chan struct{}), single: make(chan *tx, 1)}
 	if s.db, err = sql.Open("sqlite", uri+sqliteWriterCache+"&_txlock=immediate"); err != nil {
 		return nil, s.engine.failure(op, err)
 	}
@@ -101,14 +104,15 @@ func prepareFile(path string) error {
 	return f.Close()
 }
 
-// lockFile takes a lock between processes, for as long as the schema is looked
-// at: two that start at once must neither both switch the journal nor both
-// migrate. SQLite itself is the lock, on an empty file of its own, since its
-// locks exist on every system and end with their process.
-func lockFile(ctx context.Context, path string) (unlock func(), err error) {
+// lockFile takes a lock between processes and within this one, and waits for it
+// that long: while the schema is looked at, for two that start at once must
+// neither both switch the journal nor both migrate, and while a plan is carried
+// out. SQLite itself is the lock, on an empty file of its own, since its locks
+// exist on every system and end with their process.
+func lockFile(ctx context.Context, path string, wait time.Duration) (unlock func(), err error) {
 	const op = "lock store"
 	e := sqliteEngine{path}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?_pragma=busy_timeout(60000)&_txlock=exclusive")
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?_pragma=busy_timeout("+strconv.FormatInt(wait.Milliseconds(), 10)+")&_txlock=exclusive")
 	if err != nil {
 		return nil, e.failure(op, err)
 	}
@@ -125,6 +129,11 @@ func lockFile(ctx context.Context, path string) (unlock func(), err error) {
 }
 
 type sqliteEngine struct{ path string }
+
+// uri names the file to the driver.
+func (e sqliteEngine) uri() string {
+	return "file:" + (&url.URL{Path: e.path}).EscapedPath() + "?" + sqlitePragmas
+}
 
 func (sqliteEngine) rebind(query string) string { return query }
 func (sqliteEngine) in(column string) string {

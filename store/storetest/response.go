@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -371,6 +372,48 @@ func testInvalidResponses(t *testing.T, s Store) {
 	_, err := s.PutResponse(stopped, response(who, noon))
 	wantKind(t, err, remit.Unavailable)
 	putResponse(t, s, response(who, noon))
+}
+
+// testHeldResponses holds a response, which nobody else can then, however the
+// caller's context ends, and lets it go.
+func testHeldResponses(t *testing.T, s Store) {
+	id := response(identity("sys", "ns", "a"), noon).ID
+	ctx, cancel := context.WithCancel(t.Context())
+	release, err := s.HoldResponse(ctx, id)
+	must(t, err)
+	cancel()
+	for range 2 {
+		_, err = s.HoldResponse(t.Context(), id)
+		wantKind(t, err, remit.Conflict)
+	}
+	putResponse(t, s, response(identity("sys", "ns", "a"), noon)) // who only writes is not kept from it
+	release()
+	var holders, most atomic.Int32
+	var work sync.WaitGroup
+	for range 8 {
+		work.Go(func() {
+			for range 20 {
+				release, err := s.HoldResponse(t.Context(), id)
+				if remit.KindOf(err) == remit.Conflict {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := holders.Add(1); n > most.Load() {
+					most.Store(n)
+				}
+				time.Sleep(time.Millisecond)
+				holders.Add(-1)
+				release()
+			}
+		})
+	}
+	work.Wait()
+	same(t, "holders at once", most.Load(), 1)
+	_, err = s.HoldResponse(t.Context(), "nothing")
+	wantKind(t, err, remit.Invalid)
 }
 
 func testHostileResponses(t *testing.T, s Store) {

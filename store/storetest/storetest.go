@@ -75,6 +75,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		"checkpoints":                     testCheckpoints,
 		"activity lists":                  testActivityLists,
 		"responses":                       testResponses,
+		"responses that are held":         testHeldResponses,
 		"response versions":               testResponseVersions,
 		"response races":                  testResponseRaces,
 		"response filters":                testResponseFilters,
