@@ -46,8 +46,8 @@ type Desk struct {
 	// credential matched it.
 	Observe func(scanner string, matched bool)
 
-	// Announced, if not nil, is told that there are new findings.
-	Announced func()
+	// Announced, if not nil, is told of the findings when some are new.
+	Announced func(findings []remit.ID)
 
 	Now func() time.Time // nil is time.Now
 
@@ -223,7 +223,7 @@ func (d *Desk) settle(ctx context.Context) (map[string]exposure, error) {
 			return nil, err
 		}
 		if changes.Opened > 0 && d.Announced != nil {
-			d.Announced()
+			d.Announced(order)
 		}
 	}
 	for _, s := range systems {

@@ -103,10 +103,10 @@ type Receiver struct {
 	// of people has them.
 	Names func(name string) []string
 
-	// Observe, if not nil, is told what became of every event, and Announced that
-	// there are new findings.
+	// Observe, if not nil, is told what became of every event, and Announced which
+	// findings were written.
 	Observe   func(source string, o Outcome)
-	Announced func()
+	Announced func(findings []remit.ID)
 
 	Now func() time.Time // nil is time.Now
 
@@ -223,7 +223,11 @@ func (r *Receiver) take(ctx context.Context, from *Source, token Token) error {
 		r.tell(from, s)
 	}
 	if len(write.Findings) > 0 && r.Announced != nil {
-		r.Announced()
+		ids := make([]remit.ID, len(write.Findings))
+		for i := range ids {
+			ids[i] = write.Findings[i].ID
+		}
+		r.Announced(ids)
 	}
 	return nil
 }

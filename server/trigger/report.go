@@ -57,8 +57,8 @@ type Reports struct {
 	// Observe, if not nil, is told of every report that was taken.
 	Observe func(client string)
 
-	// Announced, if not nil, is told that there is a new finding.
-	Announced func()
+	// Announced, if not nil, is told of a new finding.
+	Announced func(findings []remit.ID)
 
 	Now func() time.Time // nil is time.Now
 }
@@ -209,7 +209,7 @@ func (h *Reports) take(ctx context.Context, client string, q *report, about Conc
 	out.State, out.Severity = found[0].State, found[0].Severity
 	if changes.Opened > 0 {
 		if h.Announced != nil {
-			h.Announced()
+			h.Announced([]remit.ID{out.Finding})
 		}
 		return http.StatusCreated, out, nil
 	}
