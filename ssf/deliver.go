@@ -58,6 +58,8 @@ func (t *Transmitter) Poll(ctx context.Context, client, id string, q PollRequest
 		select {
 		case <-changed:
 		case <-time.After(time.Second): // what was refused comes again by the clock
+		case <-t.ended:
+			return map[string]any{"sets": sets, "moreAvailable": false}, nil
 		case <-deadline.C:
 			return map[string]any{"sets": sets, "moreAvailable": false}, nil
 		case <-ctx.Done():

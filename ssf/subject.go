@@ -30,9 +30,11 @@ const (
 
 // parseSubject reads a subject identifier. Also taken are the older
 // "subject_type" in place of "format", and complex subjects without a format.
-func parseSubject(raw json.RawMessage) (Subject, error) { return readSubject(raw, true) }
+func parseSubject(raw json.RawMessage) (Subject, error) { return readSubject(raw, 0) }
 
-func readSubject(raw json.RawMessage, nested bool) (Subject, error) {
+// readSubject reads an identifier at a depth: members of a complex subject may be
+// aliases, and nothing else is nested.
+func readSubject(raw json.RawMessage, depth int) (Subject, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &object); err != nil || object == nil {
 		return Subject{}, refuse(InvalidRequest, "the subject is no JSON object")
@@ -56,20 +58,20 @@ func readSubject(raw json.RawMessage, nested bool) (Subject, error) {
 	if s.Format == "" {
 		s.Format = strings.ReplaceAll(s.Fields["subject_type"], "-", "_")
 	}
-	if s.Format == "aliases" && nested {
+	if s.Format == "aliases" && depth < 2 {
 		var all []json.RawMessage
 		if json.Unmarshal(object["identifiers"], &all) != nil || len(all) > maxMembers {
 			return Subject{}, refuse(InvalidRequest, "the aliases of the subject are no list of at most %d identifiers", maxMembers)
 		}
 		for _, one := range all {
-			member, err := readSubject(one, false)
+			member, err := readSubject(one, 2)
 			if err != nil {
 				return Subject{}, err
 			}
 			s.Members = append(s.Members, Member{Subject: member})
 		}
 	}
-	if (s.Format == "complex" || s.Format == "") && nested {
+	if (s.Format == "complex" || s.Format == "") && depth == 0 {
 		for _, name := range names {
 			if trimmed := strings.TrimSpace(string(object[name])); !strings.HasPrefix(trimmed, "{") {
 				continue
@@ -77,7 +79,7 @@ func readSubject(raw json.RawMessage, nested bool) (Subject, error) {
 			if len(s.Members) == maxMembers {
 				return Subject{}, refuse(InvalidRequest, "the subject has more than %d members", maxMembers)
 			}
-			member, err := readSubject(object[name], true)
+			member, err := readSubject(object[name], 1)
 			if err != nil {
 				return Subject{}, err
 			}

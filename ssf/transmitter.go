@@ -44,6 +44,7 @@ type Transmitter struct {
 	moving  map[remit.ID]bool             // responses that were changing at the last look
 	whole   time.Time                     // when all responses were last looked at
 	changed chan struct{}                 // closed, and made anew, when something is queued
+	ended   chan struct{}                 // closed when Run ends: nobody waits any longer
 }
 
 // horizon is for how long an event is kept for a receiver that does not take it.
@@ -81,7 +82,7 @@ func (t *Transmitter) Open(ctx context.Context) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.streams, t.queued, t.moving = map[string]*Stream{}, map[string]map[string]*queued{}, map[remit.ID]bool{}
-	t.changed = make(chan struct{})
+	t.changed, t.ended = make(chan struct{}), make(chan struct{})
 	states, err := t.Store.States(ctx, "", streamKind, "")
 	if err != nil {
 		return err
@@ -108,8 +109,9 @@ func (t *Transmitter) Open(ctx context.Context) error {
 	return nil
 }
 
-// Run derives what is to be told until ctx ends.
+// Run derives what is to be told until ctx ends. It is called once.
 func (t *Transmitter) Run(ctx context.Context) error {
+	defer close(t.ended)
 	const every = time.Second
 	failing := false
 	for {

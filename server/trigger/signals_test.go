@@ -287,16 +287,19 @@ func TestPush(t *testing.T) {
 	}{
 		"mail, in another case": {ssf.SessionRevoked, mail("alice@EXAMPLE.com"), nil, "idp-session-revoked Alice@example.com", remit.High},
 		"issuer and subject": {
-			ssf.CredentialChange, map[string]any{"format": "iss_sub", "iss": "https://idp.example.com", "sub": "00u1"},
+			ssf.CredentialChange,
+			map[string]any{"format": "iss_sub", "iss": "https://idp.example.com", "sub": "00u1"},
 			map[string]any{"change_type": "revoke", "credential_type": "password", "reason_admin": map[string]string{"en": "lost phone"}},
 			"idp-credential-change https://idp.example.com#00u1", remit.High,
 		},
 		"complex": {
-			ssf.AccountDisabled, map[string]any{
+			ssf.AccountDisabled,
+			map[string]any{
 				"format": "complex", "user": map[string]any{"format": "opaque", "id": "system:serviceaccount:shop:worker"},
 				"tenant": map[string]any{"format": "opaque", "id": "acme"},
 			},
-			map[string]any{"reason": "hijacking"}, "idp-account-disabled worker", remit.Critical,
+			map[string]any{"reason": "hijacking"},
+			"idp-account-disabled worker", remit.Critical,
 		},
 		"aliases": {
 			ssf.AccountPurged, map[string]any{"format": "aliases", "identifiers": []any{
