@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"remit/leak":      {"remit", "remit/connector", "remit/connector/secret"},
 	"remit/policy":    {"remit"},
 	"remit/ssf":       {"remit"},
+	"remit/lifecycle": {"remit"},
 	"remit/report":    {"remit"},
 
 	"remit/store": {"remit"},

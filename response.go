@@ -74,6 +74,7 @@ const (
 	Disable Action = "disable"
 	Reduce  Action = "reduce"
 	Contain Action = "contain"
+	Guard   Action = "guard" // keep new weaknesses out of the system
 )
 
 // Actions lists the actions.

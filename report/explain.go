@@ -36,6 +36,10 @@ type Explanation struct {
 	Credentials []remit.Credential `json:"credentials"`
 	Reach       []remit.Credential `json:"reach"`
 
+	// Standings are where Credentials stand in their life, as far as that was
+	// asked.
+	Standings map[remit.ID]remit.Standing `json:"standings,omitempty"`
+
 	Findings []remit.Finding `json:"findings"`
 	History  []remit.Version `json:"history"` // the newest first
 }
@@ -569,6 +573,10 @@ func (p *explainer) credentials() {
 			more = append(more, span{strings.TrimSpace(c.Algorithm + " " + csvNumber(int64(c.KeyBits))), faint})
 		}
 		p.items(4, " · ", more...)
+		if s, ok := e.Standings[c.ID]; ok && s.Policy != "" {
+			next := nextStep(&s)
+			p.items(4, " · ", span{"lifecycle " + s.Policy, faint}, stateSpan(s.State), span{next.text, next.style}, planSpan(&s))
+		}
 	}
 }
 

@@ -136,6 +136,12 @@ func TestTextIsHarmless(t *testing.T) {
 		lines := o.Width > 0
 		check("identities", lines, func(w io.Writer) error { return WriteIdentities(w, Records(d.Identities), o) })
 		check("credentials", lines, func(w io.Writer) error { return WriteCredentials(w, Records(d.Credentials), sampleTime, o) })
+		standings := []remit.Standing{sampleStanding(), sampleStanding()}
+		spoil(t, reflect.ValueOf(standings))
+		check("standings", lines || o.Verbose, func(w io.Writer) error {
+			return WriteStandings(w, LifecycleCount{standings[0].State: 1, remit.LifecycleDue: 1}, 2, Records(standings), o)
+		})
+		check("standings CSV", false, func(w io.Writer) error { return WriteStandingsCSV(w, Records(standings)) })
 		check("grants", lines, func(w io.Writer) error { return WriteGrants(w, Records(d.Grants), o) })
 		check("findings", lines || o.Verbose, func(w io.Writer) error { return WriteFindings(w, Records(d.Findings), o) })
 		for _, kind := range []remit.RecordKind{remit.KindFinding, remit.KindIdentity, remit.KindCredential, remit.KindGrant} {

@@ -376,6 +376,8 @@ func (s *Responses) proposeBy(ctx context.Context, rule *Rule, r remit.Response)
 	if !rule.Unapproved || s.o.Mode(r.System) != remit.ModeEnforce {
 		return s.move(ctx, r, remit.ResponseProposed, r.AskedBy, "")
 	}
+	s.limiting.Lock() // until it is written, it does not count
+	defer s.limiting.Unlock()
 	within, err := s.mayTouch(ctx, rule, r.Subject.ID, r.Made)
 	if err != nil {
 		return r, err

@@ -309,6 +309,27 @@ func TestNothingToBeDone(t *testing.T) {
 	}
 }
 
+// TestRuleWithoutPolicies is about detections only: nobody means to contain whoever
+// has too many rights, or a token that is due.
+func TestRuleWithoutPolicies(t *testing.T) {
+	any := theft
+	any.Policies = nil
+	a := newAnswering(t, any)
+	ref := remit.Ref{Kind: "ServiceAccount", Namespace: "shop", Name: "admin"}
+	id := remit.IdentityID(system, ref)
+	_, err := a.store.PutFindings(t.Context(), now, []remit.Finding{{
+		ID: remit.FindingID("cluster-admin", id), Policy: "cluster-admin", Severity: remit.Critical, System: system,
+		Subject: remit.Subject{Record: remit.KindIdentity, Ref: ref, ID: id}, Identity: id,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.find("worker", remit.High, 1)
+	if all := a.look(); states(all) != "verified" || all[0].Subject.Name != "worker" {
+		t.Errorf("%+v", all)
+	}
+}
+
 // TestEscalated takes the next grade that the system has when what was cut off is
 // still allowed something, once for each.
 func TestEscalated(t *testing.T) {

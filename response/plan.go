@@ -3,6 +3,7 @@ package response
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -46,6 +47,9 @@ const looksBack = 30 * 24 * time.Hour
 // maxUsed is how many of them it shows.
 const maxUsed = 20
 
+// ErrNothing says that a system is as it is to be already.
+var ErrNothing = errors.New("there is nothing to change")
+
 // Plan makes a plan and writes nothing, neither to the store nor to the system.
 func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error) {
 	const op = "plan"
@@ -69,6 +73,9 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 	})
 	if err != nil {
 		return remit.Response{}, err
+	}
+	if len(planned.Steps) == 0 && q.Action == remit.Guard {
+		return remit.Response{}, remit.Errorf(remit.NotFound, op, "the guard of %s: %w", q.Subject.Name, ErrNothing)
 	}
 	if len(planned.Steps) == 0 {
 		return remit.Response{}, remit.Errorf(remit.NotFound, op, "there is nothing to take away from %s: it has no credential in the log that could be frozen, and no grant of its own", q.Identity)

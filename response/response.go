@@ -10,6 +10,7 @@ package response
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"remit"
@@ -56,7 +57,10 @@ type Options struct {
 }
 
 // Responses makes plans and carries them out. It is safe for concurrent use.
-type Responses struct{ o Options }
+type Responses struct {
+	o        Options
+	limiting sync.Mutex
+}
 
 // New returns the responses of a store.
 func New(o Options) *Responses {
@@ -75,7 +79,7 @@ func New(o Options) *Responses {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Responses{o}
+	return &Responses{o: o}
 }
 
 // Get returns a response. [remit.NotFound] when there is none of that ID.

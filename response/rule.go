@@ -15,7 +15,9 @@ type Rule struct {
 	Name string // tells it from others, and stands for who asked in its plans
 
 	// What findings it is about: their policies, as patterns of [path.Match], the
-	// least severity, and the names of their systems. What is empty is not asked for.
+	// least severity, and the names of their systems. What is empty is not asked for;
+	// but a rule that names no policy is only about what was seen to happen, as
+	// detections tell it, and not about what is merely set up badly.
 	Policies []string
 	Severity remit.Severity
 	Systems  []string
@@ -44,7 +46,7 @@ func (r *Rule) asker() string { return "rule " + r.Name }
 func (r *Rule) about(f *remit.Finding, system string) bool {
 	return f.Severity.Rank() >= r.Severity.Rank() &&
 		(len(r.Systems) == 0 || slices.Contains(r.Systems, system)) &&
-		(len(r.Policies) == 0 || r.names(f.Policy))
+		(len(r.Policies) == 0 && f.EventCount > 0 || r.names(f.Policy))
 }
 
 // names says whether a pattern of the rule is about a policy.

@@ -13,7 +13,9 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"remit"
+	"remit/connector/kubernetes"
 	"remit/inventory"
+	"remit/lifecycle"
 	"remit/response"
 )
 
@@ -34,12 +36,19 @@ type config struct {
 	Owners       []string `yaml:"owners"`
 	Environments []string `yaml:"environments"`
 
+	// Guard is the admission guard of all clusters that have none of their own.
+	Guard *guardConfig `yaml:"guard"`
+
 	// Protected are identities that no response may touch, as "payments/api", or
 	// with their kind, as "User alice".
 	Protected []string `yaml:"protected"`
 
 	// Respond are rules by which findings are answered.
 	Respond []ruleConfig `yaml:"respond"`
+
+	// Lifecycle says until when credentials may be used, and what happens to
+	// identities that are not needed any more.
+	Lifecycle lifecycle.Config `yaml:"lifecycle"`
 
 	// Listen is where events and metrics are served; without an address
 	// nothing listens.
@@ -123,6 +132,12 @@ type systemConfig struct {
 	Mode      remit.Mode    `yaml:"mode"`
 	Enforce   enforceConfig `yaml:"enforce"`
 	Approvals *int          `yaml:"approvals"`
+
+	// Guard is what the cluster is to refuse from now on, in place of the one
+	// for all.
+	Guard *guardConfig `yaml:"guard"`
+
+	guard kubernetes.Guard // of Guard, or of the one for all
 }
 
 // enforceConfig is a login with the right to change a system.
@@ -202,9 +217,8 @@ func readConfig(f *globalFlags) (*config, error) {
 	if err != nil {
 		return nil, remit.Errorf(remit.Invalid, op, "%w", err)
 	}
-	err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&c)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, remit.Errorf(remit.Invalid, op, "%s: %s", path, yaml.FormatError(err, false, false))
+	if err := decodeConfig(text, &c); err != nil {
+		return nil, remit.Errorf(remit.Invalid, op, "%s: %s", path, err)
 	}
 	dir := filepath.Dir(path)
 	resolve(dir, &c.People)
@@ -258,6 +272,12 @@ func readConfig(f *globalFlags) (*config, error) {
 		default:
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: no mode %q: use observe, recommend or enforce", path, i, s.Mode)
 		}
+		if s.Guard == nil {
+			s.Guard = c.Guard
+		}
+		if s.guard, err = s.Guard.guard(&c, s); err != nil {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: %w", path, i, err)
+		}
 		if s.Approvals != nil && (*s.Approvals < 0 || *s.Approvals > 2) {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: approvals: %d: use 0, 1 or 2", path, i, *s.Approvals)
 		}
@@ -272,12 +292,30 @@ func readConfig(f *globalFlags) (*config, error) {
 	if err := c.checkRules(op, path); err != nil {
 		return nil, err
 	}
+	if err := c.Lifecycle.Complete(path, text, "$.lifecycle"); err != nil {
+		return nil, err
+	}
 	if c.People != "" {
 		if c.people, err = readPeople(c.People); err != nil {
 			return nil, err
 		}
 	}
 	return &c, nil
+}
+
+// decodeConfig reads a configuration strictly. The decoder panics on some nodes that
+// have a tag and nothing else.
+func decodeConfig(text []byte, c *config) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("it cannot be read: is there a tag (!) without a value? (%v)", p)
+		}
+	}()
+	err = yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(c)
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil
+	}
+	return errors.New(yaml.FormatError(err, false, false))
 }
 
 func readPeople(path string) (inventory.People, error) {

@@ -94,7 +94,14 @@ func contain(cmd *cobra.Command, global *globalFlags, f *responseFlags, q contai
 	if q.preview {
 		return writePlan(cmd.OutOrStdout(), plan, q.format)
 	}
-	if plan, err = responses.Propose(ctx, plan); err != nil {
+	return propose(cmd, responses, plan, q.format)
+}
+
+// propose stores a plan, and carries it out when nobody has to approve it.
+func propose(cmd *cobra.Command, responses *response.Responses, plan remit.Response, format string) error {
+	ctx := cmd.Context()
+	plan, err := responses.Propose(ctx, plan)
+	if err != nil {
 		return err
 	}
 	if plan.State == remit.ResponseApproved {
@@ -103,7 +110,7 @@ func contain(cmd *cobra.Command, global *globalFlags, f *responseFlags, q contai
 			return err
 		}
 	}
-	if err := writePlan(cmd.OutOrStdout(), plan, q.format); err != nil {
+	if err := writePlan(cmd.OutOrStdout(), plan, format); err != nil {
 		return err
 	}
 	if plan.State == remit.ResponseProposed {

@@ -107,7 +107,7 @@ func (f *scanFlags) demo(cmd *cobra.Command, global *globalFlags, explain string
 		return err
 	}
 	if explain != "" {
-		return f.explain(cmd, data, system.ID, explain, recorded)
+		return f.explain(cmd, c, data, system.ID, explain, recorded)
 	}
 	filter.Inventory.System = system.ID
 	return f.show(cmd, data, filter, recorded)

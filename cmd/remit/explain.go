@@ -32,12 +32,16 @@ several share it ("ServiceAccount/payments/api"), the name in the audit log
 			if err := output.check(); err != nil {
 				return err
 			}
+			c, err := readConfig(global)
+			if err != nil {
+				return err
+			}
 			data, system, err := reading.open(cmd.Context(), global)
 			if err != nil {
 				return err
 			}
 			defer data.Close()
-			return output.explain(cmd, data, system, args[0], time.Now())
+			return output.explain(cmd, c, data, system, args[0], time.Now())
 		},
 	}
 	reading.add(cmd)
@@ -46,7 +50,7 @@ several share it ("ServiceAccount/payments/api"), the name in the audit log
 }
 
 // explain finds an identity by name and writes what is known of it.
-func (f *outputFlags) explain(cmd *cobra.Command, data *dataDir, system remit.ID, name string, now time.Time) error {
+func (f *outputFlags) explain(cmd *cobra.Command, c *config, data *dataDir, system remit.ID, name string, now time.Time) error {
 	ctx := cmd.Context()
 	identity, err := findIdentity(ctx, data, system, name)
 	if err != nil {
@@ -54,6 +58,9 @@ func (f *outputFlags) explain(cmd *cobra.Command, data *dataDir, system remit.ID
 	}
 	explanation, err := report.ExplainFromStore(ctx, data.Store, data.Store, identity.ID, now.UTC())
 	if err != nil {
+		return err
+	}
+	if explanation.Standings, err = standings(ctx, c, data, identity.System, explanation.Credentials, now.UTC()); err != nil {
 		return err
 	}
 	return f.write(cmd, func(w io.Writer, o report.TableOptions) error {

@@ -19,6 +19,7 @@ type responding struct {
 	responses *response.Responses
 	log       *slog.Logger
 	closeJobs func() error
+	guarding  guarding
 }
 
 func (f *serveFlags) openResponding(ctx context.Context, data *dataDir, c *config, log *slog.Logger) (*responding, error) {
@@ -28,6 +29,7 @@ func (f *serveFlags) openResponding(ctx context.Context, data *dataDir, c *confi
 	}
 	responses := (&responseFlags{}).responses(c, data, false)
 	r := &responding{config: c, responses: responses, log: log, closeJobs: closeJobs}
+	r.guarding = guarding{data: data, config: c, log: log, every: guardEvery}
 	r.Responding = server.NewResponding(server.Responding{
 		Responses: responses, Responder: response.NewResponder(responses, c.rules(), log), Jobs: jobs, Log: log,
 	})
@@ -44,6 +46,9 @@ func (r *responding) start(ctx context.Context, work *errgroup.Group) {
 	for _, s := range r.config.Systems {
 		if s.Mode == remit.ModeEnforce {
 			work.Go(func() error { return r.prepare(ctx, s.Name) })
+		}
+		if s.Mode == remit.ModeEnforce || s.Mode == remit.ModeRecommend {
+			work.Go(func() error { return r.guarding.run(ctx, s) })
 		}
 	}
 }

@@ -21,6 +21,9 @@ type responseFlags struct {
 	as         string
 	kubeconfig string
 	context    string
+
+	// guard, if not nil, changes the guard that the configuration asks for.
+	guard func(*kubernetes.Guard)
 }
 
 func (f *responseFlags) add(cmd *cobra.Command) {
@@ -125,7 +128,10 @@ func (e *enforcers) of(s systemConfig) (connector.Enforcer, error) {
 // refused, and no login with such rights is even read; a preview reads with the
 // one that there is for reading.
 func (f *responseFlags) enforcer(s systemConfig, preview bool) (connector.Enforcer, error) {
-	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context}
+	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context, Guard: s.guard}
+	if f.guard != nil {
+		f.guard(&login.Guard)
+	}
 	switch {
 	case f.kubeconfig != "" || f.context != "":
 		login.Kubeconfig, login.Context = f.kubeconfig, f.context

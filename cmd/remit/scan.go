@@ -122,6 +122,9 @@ func (f *judgeFlags) scan(ctx context.Context, data *dataDir, c *config, source 
 	if _, err := evaluator.Evaluate(ctx, result.System.ID); err != nil {
 		return remit.System{}, err
 	}
+	if err := newLifecycleJudge(c, data, now).EvaluateSystem(ctx, result.System.ID); err != nil {
+		return remit.System{}, err
+	}
 	return result.System, nil
 }
 
@@ -168,6 +171,9 @@ func (f *judgeFlags) evaluator(data *dataDir, c *config, now func() time.Time) (
 	}
 	set, err := loadPolicies(c, f.policies)
 	if err != nil {
+		return nil, err
+	}
+	if err := notLifecycles(set); err != nil {
 		return nil, err
 	}
 	return newEvaluator(set, data, now), nil

@@ -87,6 +87,9 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		Evaluator:  judging{evaluator},
 		Log:        log,
 	}
+	lifecycles := newLifecycleJudge(c, data, time.Now)
+	lifecycles.Log = log
+	watch.Evaluator = withLifecycles{watch.Evaluator, lifecycles}
 	responding, err := f.openResponding(ctx, data, c, log)
 	if err != nil {
 		return err
@@ -114,6 +117,7 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 	}
 	triggers.start(ctx, work)
 	responding.start(ctx, work)
+	work.Go(func() error { return lifecycles.Run(ctx) })
 	work.Go(func() error { return judgeTokens(ctx, watch.Evaluator, tokens.System(), time.Hour, log) })
 	work.Go(func() error { return watch.Run(ctx, systems) })
 	log.Info("watching", "systems", len(systems), "data", data.path)

@@ -157,6 +157,7 @@ const (
 	noteLegacy   = "authentication.k8s.io/legacy-token"
 	noteDecision = "authorization.k8s.io/decision"
 	noteReason   = "authorization.k8s.io/reason"
+	noteRefusal  = "validation.policy.admission.k8s.io/validation_failure"
 )
 
 // LegacyTokenPrefix begins the credential of a request made with a long-lived
@@ -176,7 +177,7 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 		requestURI, forbidden           []byte
 		address, agent                  []byte
 		user, ref, status, notes        *fastjson.Value
-		issued, legacy                  *fastjson.Value
+		issued, legacy, refusal         *fastjson.Value
 		request, response               *fastjson.Value
 	)
 	a := &e.Activity
@@ -249,6 +250,8 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 					issued = v
 				case noteLegacy:
 					legacy = v
+				case noteRefusal:
+					refusal = v
 				}
 			})
 		}
@@ -263,6 +266,9 @@ func (audit) plain(v *fastjson.Value, in *connector.Interner, e *connector.Event
 			by.reason, by.binding = string(reason), bindingOfReason(reason, in)
 		}
 		a.Binding = by.binding
+	}
+	if refusal != nil {
+		readRefusal(refusal, in, a)
 	}
 	if legacy != nil {
 		account := a.Actor.Name

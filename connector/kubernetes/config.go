@@ -55,6 +55,9 @@ type Config struct {
 	// means "default", where kubectl would put them.
 	FileNamespace string
 
+	// Guard is what the cluster is to refuse; an [Enforcer] plans towards it.
+	Guard Guard
+
 	// Fingerprint turns a secret into a keyed fingerprint; nil leaves
 	// fingerprints empty. It must be safe for concurrent use.
 	Fingerprint func([]byte) string

@@ -23,7 +23,7 @@ import (
 	"remit/connector"
 )
 
-// Enforcer contains identities of one cluster. It implements
+// Enforcer contains identities of one cluster and keeps its guard. It implements
 // [connector.Enforcer] and is safe for concurrent use. Its login is another than
 // the one that reads, with the rights of [EnforcerRights].
 //
@@ -32,6 +32,7 @@ import (
 type Enforcer struct {
 	client *client
 	login  string
+	guard  Guard
 
 	current atomic.Int64 // until when the policies are believed to be in place, in Unix nanoseconds
 	known   atomic.Pointer[knownSelf]
@@ -56,7 +57,7 @@ func OpenEnforcer(cfg Config) (*Enforcer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Enforcer{client: c.client, login: c.login}, nil
+	return &Enforcer{client: c.client, login: c.login, guard: cfg.Guard}, nil
 }
 
 // OpenEnforcerRESTConfig connects with a configuration of client-go, for tests
@@ -100,8 +101,15 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		{
 			APIGroups: []string{"admissionregistration.k8s.io"},
 			Resources: []string{"validatingadmissionpolicies", "validatingadmissionpolicybindings"}, Verbs: []string{"get", "update"},
-			ResourceNames: []string{policyName, guardName},
+			ResourceNames: append([]string{policyName, guardName}, guardNames()...),
 		},
+		{
+			APIGroups: []string{"admissionregistration.k8s.io"},
+			Resources: []string{"validatingadmissionpolicies", "validatingadmissionpolicybindings"}, Verbs: []string{"delete"},
+			ResourceNames: guardNames(),
+		},
+		// The API server's own audience, which a guard must not refuse.
+		{NonResourceURLs: []string{"/.well-known/openid-configuration"}, Verbs: []string{"get"}},
 		// Who writes a policy must be able to get a ConfigMap named "*", which
 		// no ConfigMap is: this gives no ConfigMap away.
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get"}, ResourceNames: []string{"*"}},
@@ -125,6 +133,9 @@ func (e *Enforcer) Prepare(ctx context.Context) error { return e.prepareFreeze(c
 func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Planned, error) {
 	const op = "plan containment"
 	var planned connector.Planned
+	if o.Action == remit.Guard {
+		return e.planGuard(ctx)
+	}
 	if o.Action != remit.Contain {
 		return planned, remit.Errorf(remit.Unsupported, op, "%s is not what the connector of Kubernetes can do: it can contain", cmp.Or(o.Action, "no action"))
 	}
@@ -211,6 +222,10 @@ func (e *Enforcer) grade(step remit.Step) (enforceGrade, error) {
 		return enforceGrade{e.doGrants, e.verifyGrants, e.undoGrants}, nil
 	case remit.KillTokens:
 		return enforceGrade{e.doTokens, e.verifyTokens, e.undoTokens}, nil
+	case "":
+		if step.Object.Kind == kindPolicy || step.Object.Kind == kindBinding {
+			return enforceGrade{e.doGuard, e.verifyGuard, e.undoGuard}, nil
+		}
 	}
 	return enforceGrade{}, remit.Errorf(remit.Unsupported, "contain", "steps of the grade %q are not known here", step.Grade)
 }
