@@ -118,7 +118,9 @@ const (
 )
 
 // Usage is what of a grant was exercised by an identity with the credentials
-// of one lineage.
+// of one lineage. Of an activity as another there are two: what was done, by that
+// other's rights, and that the actor acted as him, with [Impersonate] as the action
+// and the other as the resource.
 type Usage struct {
 	System   ID      `json:"system"`
 	Identity ID      `json:"identity"`

@@ -69,16 +69,24 @@ type Action string
 
 // The actions.
 const (
-	Revoke  Action = "revoke"
-	Rotate  Action = "rotate"
-	Disable Action = "disable"
-	Reduce  Action = "reduce"
-	Contain Action = "contain"
-	Guard   Action = "guard" // keep new weaknesses out of the system
+	Revoke  Action = "revoke"  // a credential ends for good
+	Rotate  Action = "rotate"  // a credential gets a successor
+	Disable Action = "disable" // an identity may do nothing and cannot get in, until it is undone
+	Reduce  Action = "reduce"  // an identity keeps what it used of what it was given
+	Contain Action = "contain" // an attacker is cut off
+	Guard   Action = "guard"   // new weaknesses are kept out of the system
+
+	// RemoveIdentity deletes an identity from its system: the end of an
+	// offboarding, after the grace in which it was disabled. It is an action of
+	// its own, and no harder way of disabling, because what is undone is another
+	// thing: disabled, an identity is the same again; removed, only one of its
+	// name can be made anew, and its credentials are gone. So the two are
+	// approved apart, and protected apart.
+	RemoveIdentity Action = "remove"
 )
 
 // Actions lists the actions.
-var Actions = []Action{Revoke, Rotate, Disable, Reduce, Contain}
+var Actions = []Action{Revoke, Rotate, Disable, Reduce, Contain, RemoveIdentity}
 
 // Grade is how hard a step of containment cuts, from what only the attacker
 // notices to what ends the workload.
@@ -110,13 +118,14 @@ const (
 
 // Step is one change of a response, of one object.
 type Step struct {
-	Grade  Grade         `json:"grade,omitempty"` // of containment
-	Phase  Phase         `json:"phase,omitempty"` // of rotation
-	Object Ref           `json:"object"`          // what is changed
-	Does   string        `json:"does"`            // what it changes, in words
-	Diff   string        `json:"diff"`            // the same, line by line: what goes begins with "-", what comes with "+"
-	Breaks string        `json:"breaks"`          // who will notice; "" when nobody
-	Undo   string        `json:"undo"`            // how it is undone; "" when it cannot be
+	Grade  Grade         `json:"grade,omitempty"`  // of containment, and of other actions that cut in the same way
+	Phase  Phase         `json:"phase,omitempty"`  // of rotation
+	Change string        `json:"change,omitempty"` // what sort of change it is, in the connector's words, where neither of those tells
+	Object Ref           `json:"object"`           // what is changed
+	Does   string        `json:"does"`             // what it changes, in words
+	Diff   string        `json:"diff"`             // the same, line by line: what goes begins with "-", what comes with "+"
+	Breaks string        `json:"breaks"`           // who will notice; "" when nobody
+	Undo   string        `json:"undo"`             // how it is undone; "" when it cannot be
 	State  ResponseState `json:"state"`
 
 	// Before is what the system held when the step was planned and After what

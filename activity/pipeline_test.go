@@ -509,22 +509,33 @@ func TestAnyOrder(t *testing.T) {
 }
 
 // TestImpersonation counts what was done as another under that other's rights
-// and under the actor's name.
+// and under the actor's name, and that the actor exercised the right to act as him;
+// each time that the same comes again.
 func TestImpersonation(t *testing.T) {
 	p := newPlace(t)
 	p.feed(audit("a-1", start, "ops", "1", "get", `,"impersonatedUser":{"username":"system:serviceaccount:shop:db"},"objectRef":{"resource":"secrets","namespace":"shop","name":"db"}`))
+	for i := range 3 {
+		p.feed(audit(fmt.Sprint("a-", 2+i), start.Add(time.Minute), "ops", "1", "get", `,"impersonatedUser":{"username":"system:serviceaccount:shop:db"},"objectRef":{"resource":"secrets","namespace":"shop","name":"db"}`))
+	}
 	p.checkpoint()
 	actor := p.presence("system:serviceaccount:shop:ops")
-	if actor.Count != 1 {
+	if actor.Count != 4 {
 		t.Errorf("%+v", actor)
 	}
 	as := remit.IdentityID(actor.System, remit.Ref{Kind: "ServiceAccount", Namespace: "shop", Name: "db"})
 	var used []remit.Usage
 	err := remit.Each(t.Context(), remit.ActivityFilter{}, p.store.Usage, func(u remit.Usage) error { used = append(used, u); return nil })
-	if err != nil || len(used) != 1 || used[0].Identity != as {
-		t.Errorf("%+v, %v", used, err)
+	if err != nil || len(used) != 2 {
+		t.Fatalf("%+v, %v", used, err)
 	}
-	if e := p.events(); len(e) != 1 || e[0].Identity != actor.Identity {
+	for _, u := range used {
+		did := u.Identity == as && u.Action == "get" && u.Resource.Kind == "secrets"
+		acted := u.Identity == actor.Identity && u.Action == "impersonate" && u.Resource == remit.Ref{Kind: "ServiceAccount", Namespace: "shop", Name: "db"}
+		if !did && !acted || u.Count != 4 {
+			t.Errorf("%+v", u)
+		}
+	}
+	if e := p.events(); len(e) != 4 || e[0].Identity != actor.Identity {
 		t.Errorf("%+v", e)
 	}
 }

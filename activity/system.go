@@ -255,9 +255,10 @@ func (s *system) attribute(ctx context.Context, e *connector.Event, k *repeat) e
 				return err
 			}
 			exercised = other.Identity
+			s.usage.Observe(actingAs(a), who.Identity)
 		}
 		counted := s.usage.Observe(a, exercised)
-		if k != nil {
+		if k != nil && a.As == (remit.Ref{}) { // which counts twice
 			k.counted = counted
 		}
 	}
@@ -280,6 +281,15 @@ func (s *system) attribute(ctx context.Context, e *connector.Event, k *repeat) e
 		s.changes = append(s.changes, who)
 	}
 	return nil
+}
+
+// actingAs is what else an event shows that is done as another: that its actor
+// exercised the right to act as that one.
+func actingAs(a *remit.Activity) *remit.Activity {
+	return &remit.Activity{
+		System: a.System, Time: a.Time, Actor: a.Actor, Root: a.Root,
+		Action: string(remit.Impersonate), Resource: a.As, Outcome: remit.Allowed,
+	}
 }
 
 func (s *system) changed(c *remit.Checkpoint) {

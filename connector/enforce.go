@@ -2,6 +2,7 @@ package connector
 
 import (
 	"context"
+	"time"
 
 	"remit"
 )
@@ -50,8 +51,15 @@ type Order struct {
 
 	// Stolen are credentials, as the log writes them, that the legitimate
 	// holder uses as well: they must not mint any more, and otherwise work on.
-	// Forged are those that only the attacker has: all they do is cut.
+	// Forged are those that only the attacker has: all they do is cut. To revoke
+	// and to disable, all that is to be cut is in Forged: the credential and what
+	// it minted, or every live one of the identity.
 	Stolen, Forged []string
+
+	// Credentials is, to revoke, what the inventory and the log know of the
+	// credential, and, to disable and to remove, what the inventory knows of those
+	// that authenticate the identity.
+	Credentials []remit.Credential
 
 	// Minters are whom these authenticate. What they mint until they are cut off
 	// is in no log yet, and can mint as well.
@@ -60,6 +68,26 @@ type Order struct {
 	// Grades are the grades of containment that are asked for; nil lets the
 	// connector choose the mildest that cuts.
 	Grades []remit.Grade
+
+	// Use is, to reduce, what the identity did; nil otherwise.
+	Use *Use
+}
+
+// Use is what an identity did within a period that the log covers as a whole.
+type Use struct {
+	Since, Until time.Time
+
+	// Used is what it did or tried, each with the binding that allowed it, where
+	// the log tells.
+	Used []remit.Usage
+
+	// Logged are actions that the log is known to hold, of anybody. An action
+	// that is not among them may be one that the log leaves out.
+	Logged []string
+
+	// Names is how many resources, and how many namespaces, a right may be
+	// narrowed to by name; 0 narrows to none.
+	Names int
 }
 
 // Planned is a connector's answer to an order.

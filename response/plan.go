@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"remit"
@@ -29,7 +30,13 @@ type Request struct {
 	Credential string
 	Suspects   []string
 
-	Grades  []remit.Grade // nil: the mildest that cuts
+	Grades []remit.Grade // to contain; nil: the mildest that cuts
+
+	// To reduce: what was not used for so long is taken, 90 days when 0, and a
+	// right is narrowed to at most so many resources by name, 0 to none.
+	UsedWithin time.Duration
+	Names      int
+
 	AskedBy string
 	Cause   string // a finding's ID, a decision's; "" when a person asked
 	Opening int    // how often that finding has come back
@@ -61,16 +68,11 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 		return remit.Response{}, err
 	}
 	now := s.o.Now().UTC().Truncate(time.Microsecond) // as a store keeps it
-	taken, err := s.take(ctx, q, now)
+	order, taken, err := s.order(ctx, q, now)
 	if err != nil {
 		return remit.Response{}, err
 	}
-	if q.held != nil {
-		taken = q.held.missing(taken)
-	}
-	planned, err := enforcer.Plan(ctx, connector.Order{
-		Action: q.Action, Subject: q.Subject, Identity: q.Identity, Stolen: taken.stolen, Forged: taken.forged, Minters: taken.minters(), Grades: q.Grades,
-	})
+	planned, err := enforcer.Plan(ctx, order)
 	if err != nil {
 		return remit.Response{}, err
 	}
@@ -78,7 +80,7 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 		return remit.Response{}, remit.Errorf(remit.NotFound, op, "the guard of %s: %w", q.Subject.Name, ErrNothing)
 	}
 	if len(planned.Steps) == 0 {
-		return remit.Response{}, remit.Errorf(remit.NotFound, op, "there is nothing to take away from %s: it has no credential in the log that could be frozen, and no grant of its own", q.Identity)
+		return remit.Response{}, nothing(op, q, planned.Why)
 	}
 	r := remit.Response{
 		ID: remit.ResponseID(q.Subject.ID, q.Action, now), System: q.System, Action: q.Action, Subject: q.Subject,
@@ -86,7 +88,7 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 		Made: now, Changed: now, Expires: now.Add(proposal),
 	}
 	if slices.ContainsFunc(r.Steps, byCredential) {
-		r.Stolen, r.Forged = taken.stolen, taken.forged
+		r.Stolen, r.Forged = order.Stolen, order.Forged
 	}
 	if taken.bound > 0 {
 		r.Why = append(r.Why, fmt.Sprintf("%d credentials that it made for others are bound to where those run and are left alone: contain their identities if they are misused.", taken.bound))
@@ -99,7 +101,55 @@ func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error)
 			return remit.Response{}, err
 		}
 	}
+	if q.Action == remit.Revoke {
+		words, err := s.inUse(ctx, q, order.Credentials, now)
+		if err != nil {
+			return remit.Response{}, err
+		}
+		r.Why = append(words, r.Why...)
+	}
 	return r, nil
+}
+
+// nothing is the answer to a request that would take nothing.
+func nothing(op string, q Request, why []string) error {
+	switch q.Action {
+	case remit.Contain:
+		return remit.Errorf(remit.NotFound, op, "there is nothing to take away from %s: it has no credential in the log that could be frozen, and no grant of its own", q.Identity)
+	}
+	return remit.Errorf(remit.NotFound, op, "there is nothing to %s: %s", q.Action, strings.Join(why, " "))
+}
+
+// order is what a connector is asked to plan.
+func (s *Responses) order(ctx context.Context, q Request, now time.Time) (o connector.Order, t taken, err error) {
+	o = connector.Order{Action: q.Action, Subject: q.Subject, Identity: q.Identity, Grades: q.Grades}
+	switch q.Action {
+	case remit.Contain, remit.Revoke, remit.Disable:
+		if t, err = s.take(ctx, q, now); err != nil {
+			return o, t, err
+		}
+		if q.held != nil {
+			t = q.held.missing(t)
+		}
+		o.Stolen, o.Forged, o.Minters = t.stolen, t.forged, t.minters()
+	case remit.Reduce:
+		o.Use, err = s.use(ctx, q, now)
+		return o, t, err
+	}
+	switch q.Action {
+	case remit.Disable:
+		if o.Forged, err = s.live(ctx, q, now, o.Stolen, o.Forged); err != nil {
+			return o, t, err
+		}
+		o.Stolen = nil
+	case remit.Revoke:
+		o.Stolen, o.Forged = nil, merged(o.Stolen, o.Forged)
+	case remit.RemoveIdentity:
+	default:
+		return o, t, nil
+	}
+	o.Credentials, err = s.credentials(ctx, q)
+	return o, t, err
 }
 
 // Propose stores a plan. When nobody has to approve it, it is approved at once.
@@ -123,6 +173,9 @@ func (s *Responses) used(ctx context.Context, q Request, now time.Time) ([]remit
 	}
 	sums := map[key]*remit.Usage{}
 	filter := remit.ActivityFilter{System: q.System, Identities: []remit.ID{q.IdentityID}, Since: now.Add(-looksBack)}
+	if q.Action == remit.Revoke && q.Credential != "" {
+		filter.Roots = []string{q.Credential} // and what was minted with it; see inUse for one that is no root
+	}
 	err := remit.Each(ctx, filter, s.o.Store.Usage, func(u remit.Usage) error {
 		k := key{action: u.Action, kind: u.Resource.Kind, in: u.Resource.Namespace, outcome: u.Outcome, name: u.Resource.Name}
 		sum := sums[k]

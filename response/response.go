@@ -23,6 +23,7 @@ type Store interface {
 	Systems(ctx context.Context) ([]remit.System, error)
 	Usage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Usage, string, error)
 	Lineage(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Lineage, string, error)
+	Presences(ctx context.Context, f remit.ActivityFilter, page remit.PageRequest) ([]remit.Presence, string, error)
 	States(ctx context.Context, system remit.ID, kind, key string) ([]remit.State, error)
 	Checkpoint(ctx context.Context, c remit.Checkpoint) error
 	Findings(ctx context.Context, f remit.FindingFilter, page remit.PageRequest) ([]remit.Finding, string, error)

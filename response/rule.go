@@ -76,6 +76,8 @@ func (r *Rule) Check() error {
 		return remit.Errorf(remit.Invalid, "", "no action %q: use one of %q", r.Action, remit.Actions)
 	case r.Action != remit.Contain && len(r.Grades)+len(r.Escalate) > 0:
 		return remit.Errorf(remit.Invalid, "", "only containment has grades")
+	case r.Action == remit.RemoveIdentity && r.Unapproved:
+		return remit.Errorf(remit.Invalid, "", "what is removed does not come back as it was, so a person has to approve it: leave approval: none out, or disable")
 	case len(r.Policies) == 0 && r.Severity == "":
 		return remit.Errorf(remit.Invalid, "", "it is about every finding there is: name policies, or the least severity")
 	case r.Severity != "" && r.Severity.Rank() == 0:

@@ -114,10 +114,16 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		// no ConfigMap is: this gives no ConfigMap away.
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get"}, ResourceNames: []string{"*"}},
 		// Grants. To write a binding one must hold the role's rights or bind.
-		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"rolebindings", "clusterrolebindings"}, Verbs: []string{"get", "list", "patch"}},
-		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "clusterroles"}, Verbs: []string{"bind"}},
+		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"rolebindings", "clusterrolebindings"}, Verbs: []string{"get", "list", "create", "patch", "delete"}},
+		// Roles with what was used. To write one, one must hold its rights or
+		// escalate.
+		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"roles", "clusterroles"}, Verbs: []string{"get", "list", "create", "delete", "bind", "escalate"}},
+		// To ask whether what was used is still allowed, and what was taken is not.
+		{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
 		// Accounts, and making them anew.
 		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"get", "create", "patch", "delete"}},
+		// Tokens that lie in Secrets, which are deleted and marked and never read.
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"patch", "delete"}},
 	}
 	system = []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
@@ -131,14 +137,25 @@ func (e *Enforcer) Prepare(ctx context.Context) error { return e.prepareFreeze(c
 
 // Plan implements [connector.Enforcer].
 func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Planned, error) {
-	const op = "plan containment"
-	var planned connector.Planned
-	if o.Action == remit.Guard {
+	switch o.Action {
+	case remit.Contain:
+		return e.planContain(ctx, o)
+	case remit.Revoke:
+		return e.planRevoke(ctx, o)
+	case remit.Disable:
+		return e.planDisable(ctx, o)
+	case remit.RemoveIdentity:
+		return e.planRemove(ctx, o)
+	case remit.Reduce:
+		return e.planReduce(ctx, o)
+	case remit.Guard:
 		return e.planGuard(ctx)
 	}
-	if o.Action != remit.Contain {
-		return planned, remit.Errorf(remit.Unsupported, op, "%s is not what the connector of Kubernetes can do: it can contain", cmp.Or(o.Action, "no action"))
-	}
+	return connector.Planned{}, remit.Errorf(remit.Unsupported, "plan", "%s is not what the connector of Kubernetes can do", cmp.Or(o.Action, "no action"))
+}
+
+// orderedIdentity is whom an order is about.
+func orderedIdentity(op string, o connector.Order) (remit.Ref, error) {
 	identity := o.Identity
 	if identity == (remit.Ref{}) && o.Subject.Record == remit.KindIdentity {
 		identity = o.Subject.Ref
@@ -147,7 +164,22 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 		identity = refOfUser(identity.Name) // accounts and nodes are users too
 	}
 	if identity.Name == "" || identity.Kind == "ServiceAccount" && identity.Namespace == "" {
-		return planned, remit.Errorf(remit.Invalid, op, "the order does not name an identity")
+		return identity, remit.Errorf(remit.Invalid, op, "the order does not name an identity")
+	}
+	return identity, nil
+}
+
+func (e *Enforcer) planContain(ctx context.Context, o connector.Order) (connector.Planned, error) {
+	const op = "plan containment"
+	var planned connector.Planned
+	identity, err := orderedIdentity(op, o)
+	if err != nil {
+		return planned, err
+	}
+	legacy := func(c string) bool { return strings.HasPrefix(c, LegacyTokenPrefix) }
+	if slices.ContainsFunc(o.Stolen, legacy) || slices.ContainsFunc(o.Forged, legacy) {
+		o.Stolen, o.Forged = slices.DeleteFunc(slices.Clone(o.Stolen), legacy), slices.DeleteFunc(slices.Clone(o.Forged), legacy)
+		planned.Why = append(planned.Why, "A long-lived token has no name that admission sees, so it can be frozen only together with its account, and what it changes goes on: `remit revoke` ends it.")
 	}
 	frozen, err := freezeLevels(o.Stolen, o.Forged, o.Minters)
 	if err != nil {
@@ -209,12 +241,30 @@ func (e *Enforcer) Plan(ctx context.Context, o connector.Order) (connector.Plann
 	return planned, nil
 }
 
-// enforceGrade is how the steps of one grade are carried out.
+// enforceGrade is how the steps of one grade, or of one sort of change, are
+// carried out.
 type enforceGrade struct {
 	do, verify, undo func(context.Context, remit.Step) error
 }
 
 func (e *Enforcer) grade(step remit.Step) (enforceGrade, error) {
+	switch step.Change {
+	case changeDeleteSecret:
+		return enforceGrade{e.doDeleteSecret, e.verifyDeleteSecret, e.undoDeleteSecret}, nil
+	case changeInvalidateToken:
+		return enforceGrade{e.doInvalidate, e.verifyInvalidate, e.undoInvalidate}, nil
+	case changeAutomount:
+		return enforceGrade{e.doAutomount, e.verifyAutomount, e.undoAutomount}, nil
+	case changeDeleteAccount:
+		return enforceGrade{e.doDeleteAccount, e.verifyDeleteAccount, e.undoDeleteAccount}, nil
+	case changeMakeRole, changeMakeBinding:
+		return enforceGrade{e.doMake, e.verifyMake, e.undoMake}, nil
+	case changeReplaceGrant:
+		return enforceGrade{e.doReplaced, e.verifyReplaced, e.undoReplaced}, nil
+	case "":
+	default:
+		return enforceGrade{}, remit.Errorf(remit.Unsupported, "carry out", "steps that are to %q are not known here", step.Change)
+	}
 	switch step.Grade {
 	case remit.FreezeCredentials:
 		return enforceGrade{e.doFreeze, e.verifyFreeze, e.undoFreeze}, nil
@@ -417,6 +467,18 @@ func (e *Enforcer) mayContain(ctx context.Context, op string, identity remit.Ref
 func (e *Enforcer) account(ctx context.Context, op string, ref remit.Ref) (*corev1.ServiceAccount, error) {
 	var account corev1.ServiceAccount
 	err := e.get(ctx, "ServiceAccount", ref.Namespace, ref.Name, &account)
+	if apierrors.IsForbidden(err) { // the login for reading, with which plans are previewed, lists
+		found := false
+		options := metav1.ListOptions{FieldSelector: "metadata.name=" + ref.Name}
+		_, _, err = e.client.page(ctx, listingOf["ServiceAccount"], ref.Namespace, options, func(o runtime.Object) {
+			if a, ok := o.(*corev1.ServiceAccount); ok && a.Name == ref.Name {
+				account, found = *a, true
+			}
+		})
+		if err == nil && !found {
+			return nil, remit.Errorf(remit.NotFound, op, "there is no %s", ref)
+		}
+	}
 	if apierrors.IsNotFound(err) {
 		return nil, remit.Errorf(remit.NotFound, op, "there is no %s", ref)
 	}

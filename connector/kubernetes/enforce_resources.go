@@ -3,6 +3,7 @@ package kubernetes
 import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -16,9 +17,13 @@ var enforcedResources = map[string]struct {
 	"Namespace":                        {corev1.SchemeGroupVersion, "namespaces"},
 	"ConfigMap":                        {corev1.SchemeGroupVersion, "configmaps"},
 	"ServiceAccount":                   {corev1.SchemeGroupVersion, "serviceaccounts"},
+	"Secret":                           {corev1.SchemeGroupVersion, "secrets"},
+	"Role":                             {rbacv1.SchemeGroupVersion, "roles"},
+	"ClusterRole":                      {rbacv1.SchemeGroupVersion, "clusterroles"},
 	"RoleBinding":                      {rbacv1.SchemeGroupVersion, "rolebindings"},
 	"ClusterRoleBinding":               {rbacv1.SchemeGroupVersion, "clusterrolebindings"},
 	"ValidatingAdmissionPolicy":        {admissionv1.SchemeGroupVersion, "validatingadmissionpolicies"},
 	"ValidatingAdmissionPolicyBinding": {admissionv1.SchemeGroupVersion, "validatingadmissionpolicybindings"},
+	"SubjectAccessReview":              {authorizationv1.SchemeGroupVersion, "subjectaccessreviews"},
 	"SelfSubjectReview":                {authenticationv1.SchemeGroupVersion, "selfsubjectreviews"},
 }

@@ -632,7 +632,7 @@ func TestEnforceGrants(t *testing.T) {
 		remit.NotFound:  {contain(remit.Ref{Kind: "ServiceAccount", Namespace: ns, Name: "nobody"}), contain(remit.Ref{Kind: "User", Name: "nobody"})},
 		remit.Forbidden: {contain(remit.Ref{Kind: "User", Name: enforcerUser}), contain(remit.Ref{Kind: "Group", Name: groupMasters}), contain(remit.Ref{Kind: "User", Name: "system:kube-scheduler"}), contain(remit.Ref{Kind: "Group", Name: groupAuthenticated})},
 		remit.Unsupported: {
-			{Action: remit.Revoke, Identity: who}, contain(who, remit.Quarantine), contain(remit.Ref{Kind: "User", Name: "first"}, remit.KillTokens),
+			{Action: "dance", Identity: who}, contain(who, remit.Quarantine), contain(remit.Ref{Kind: "User", Name: "first"}, remit.KillTokens),
 		},
 		remit.Invalid: {contain(remit.Ref{}), contain(who, remit.FreezeCredentials), contain(who, "softly")},
 	} {
@@ -752,6 +752,12 @@ func TestEnforceRace(t *testing.T) {
 	}
 	if err := mints(free, cluster.TokenOptions{}); err != nil {
 		t.Errorf("undone, it cannot mint: %v", err)
+	}
+	// Admission does not see which long-lived token it is, but whose.
+	o.Stolen = []string{LegacyTokenPrefix + ns + "/racer"}
+	step, planned := planOne(t, e, o)
+	if step.Grade != remit.FreezeCredentials || !strings.Contains(step.Diff, "SA-"+ns+"_racer: mint:") || !strings.Contains(strings.Join(planned.Why, " "), "remit revoke") {
+		t.Errorf("%+v", planned)
 	}
 }
 
