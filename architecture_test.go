@@ -39,7 +39,9 @@ var mayImport = map[string][]string{
 	"remit/activity":  {"remit", "remit/connector"},
 	"remit/detect":    {"remit", "remit/connector"},
 	"remit/response":  {"remit", "remit/connector"},
+	"remit/leak":      {"remit", "remit/connector", "remit/connector/secret"},
 	"remit/policy":    {"remit"},
+	"remit/ssf":       {"remit"},
 	"remit/lifecycle": {"remit"},
 	"remit/report":    {"remit"},
 
@@ -48,6 +50,7 @@ var mayImport = map[string][]string{
 	"remit/server":        {"remit", "remit/connector", "remit/inventory", "remit/activity", "remit/activity/queue", "remit/activity/archive", "remit/response"},
 	"remit/server/token":  {"remit", "remit/connector/secret"},
 	"remit/server/ingest": {"remit", "remit/connector", "remit/activity", "remit/activity/queue", "remit/server/token"},
+	"remit/server/trigger": {"remit", "remit/leak", "remit/ssf", "remit/server/token"},
 
 	// Wiring, and what only tests and benchmarks use, may import everything.
 	"remit/cmd":   {"*"},

@@ -64,6 +64,12 @@ type config struct {
 	// Polls are systems that `remit serve` asks for their events.
 	Polls []pollConfig `yaml:"polls"`
 
+	// Signals are identity providers whose signals are taken in, Transmit where
+	// Remit's own go, and Leaks who reports leaked secrets by webhook.
+	Signals  []signalConfig `yaml:"signals"`
+	Transmit transmitConfig `yaml:"transmit"`
+	Leaks    leaksConfig    `yaml:"leaks"`
+
 	// Queue is where received events wait, Archive how long events are kept.
 	Queue   queueConfig   `yaml:"queue"`
 	Archive archiveConfig `yaml:"archive"`
@@ -268,6 +274,9 @@ func readConfig(f *globalFlags) (*config, error) {
 		}
 	}
 	clear(names)
+	if err := c.checkTriggers(dir); err != nil {
+		return nil, remit.Errorf(remit.KindOf(err), op, "%s: %w", path, err)
+	}
 	for i := range c.Systems {
 		s := &c.Systems[i]
 		resolve(dir, &s.Kubeconfig)

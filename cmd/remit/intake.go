@@ -42,6 +42,7 @@ type intake struct {
 	unlock   func()       // of the queue's directory; nil when it is not here
 	metrics  *server.Metrics
 	expected []string // names of systems that a watch is about to make
+	triggers *triggers
 }
 
 // openIntake opens the queue and the listener. The queue comes first: what is
@@ -177,6 +178,7 @@ func (i *intake) start(ctx context.Context, work *errgroup.Group) {
 		mux.Handle(ingest.Path, ingest.NewHandler(ingest.Handler{
 			Intake: i.ingest, Tokens: i.tokens, System: i.system, Decoder: decoderNamed, Log: i.log,
 		}))
+		i.triggers.mount(mux)
 		mux.Handle("GET /metrics", i.metrics.Handler(i.tokens))
 		mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 		i.log.Info("listening", "address", i.listener.Addr().String())

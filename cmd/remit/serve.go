@@ -95,6 +95,14 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		return err
 	}
 	defer responding.Close()
+	tokens, err := token.New(data.Store, data.Key, nil)
+	if err != nil {
+		return err
+	}
+	triggers, err := openTriggers(ctx, data, c, tokens, responding.Announced, log)
+	if err != nil {
+		return err
+	}
 	if c.takesEvents() {
 		intake, err := f.openIntake(ctx, data, c, responding, log)
 		if err != nil {
@@ -102,14 +110,12 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		}
 		defer intake.Close()
 		watch.Changed = intake.activity.InventoryChanged
+		intake.triggers, triggers.metrics = triggers, intake.metrics
 		intake.start(ctx, work)
-	} else if f.noWatch {
+	} else if f.noWatch && !triggers.polls() {
 		return remit.Errorf(remit.Invalid, "serve", "nothing to do: leave --no-watch out, or say where events come from with --listen, or with logs or polls in the configuration")
 	}
-	tokens, err := token.New(data.Store, data.Key, nil)
-	if err != nil {
-		return err
-	}
+	triggers.start(ctx, work)
 	responding.start(ctx, work)
 	work.Go(func() error { return lifecycles.Run(ctx) })
 	work.Go(func() error { return judgeTokens(ctx, watch.Evaluator, tokens.System(), time.Hour, log) })

@@ -26,7 +26,7 @@ import (
 func newTokenCommand(global *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Make and revoke the tokens with which events are sent to Remit",
+		Short: "Make and revoke the tokens with which others talk to Remit",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -64,7 +64,8 @@ With --webhook it prints the file that a Kubernetes API server takes as its
 --audit-webhook-config-file.`,
 		Example: `  remit token create prod-audit --system prod --source kubernetes --webhook https://remit.example.com:8443 > webhook.yaml
   remit token create collector --owner platform --expires 90d
-  remit token create prometheus --for metrics`,
+  remit token create prometheus --for metrics
+  remit token create okta --for signals`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Client, r.Lifetime = args[0], time.Duration(lifetime)
@@ -72,7 +73,7 @@ With --webhook it prints the file that a Kubernetes API server takes as its
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "`what` it is for: events or metrics")
+	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "`what` it is for: events, metrics, signals (an identity provider's), streams (receiving Remit's) or triggers")
 	flags.StringVar(&r.System, "system", "", "`name` of the system whose events are sent with it; the default is that the events tell")
 	flags.StringVar(&r.Source, "source", "", "`source` of the events, as kubernetes; the default is to recognise it")
 	flags.StringVar(&r.Owner, "owner", "", "the `team` or person that answers for the client")
