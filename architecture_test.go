@@ -30,6 +30,8 @@ var mayImport = map[string][]string{
 	"remit/connector/ocsf":          {"remit", "remit/connector"},
 	"remit/connector/anthropic":     {"remit", "remit/connector"},
 	"remit/connector/openai":        {"remit", "remit/connector"},
+	"remit/connector/postgres":      {"remit", "remit/connector"},
+	"remit/connector/file":          {"remit", "remit/connector"},
 
 	// Capabilities do not know each other. Those that take what
 	// connectors hand over, pages and events, also speak their contract.
@@ -37,7 +39,9 @@ var mayImport = map[string][]string{
 	"remit/activity":  {"remit", "remit/connector"},
 	"remit/detect":    {"remit", "remit/connector"},
 	"remit/response":  {"remit", "remit/connector"},
+	"remit/leak":      {"remit", "remit/connector", "remit/connector/secret"},
 	"remit/policy":    {"remit"},
+	"remit/ssf":       {"remit"},
 	"remit/lifecycle": {"remit"},
 	"remit/report":    {"remit"},
 
@@ -47,6 +51,7 @@ var mayImport = map[string][]string{
 	"remit/server/token":     {"remit", "remit/connector/secret"},
 	"remit/server/authorize": {"remit", "remit/server/token"},
 	"remit/server/ingest":    {"remit", "remit/connector", "remit/activity", "remit/activity/queue", "remit/server/token"},
+	"remit/server/trigger":   {"remit", "remit/leak", "remit/ssf", "remit/server/token"},
 
 	// Wiring, and what only tests and benchmarks use, may import everything.
 	"remit/cmd":   {"*"},

@@ -22,6 +22,7 @@ type Metrics struct {
 
 	received, bytes *prometheus.CounterVec // by origin
 	dead            *prometheus.CounterVec
+	triggers        *prometheus.CounterVec // by origin and outcome
 	pipeline        [4]counter
 	checkpoints     prometheus.Histogram
 }
@@ -60,6 +61,10 @@ func NewMetrics(g Gauges) *Metrics {
 	m.received = vec("remit_received_events_total", "Events that were put into the queue.")
 	m.bytes = vec("remit_received_bytes_total", "Bytes of the events that were put into the queue, without secrets.")
 	m.dead = vec("remit_received_dead_total", "Received events of which nothing could be made; see dead-letters.jsonl.")
+	m.triggers = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "remit_triggers_total", Help: "Signals, leaked secrets and reports that were taken in, by what became of them.",
+	}, []string{"origin", "outcome"})
+	m.registry.MustRegister(m.triggers)
 	for i, c := range [...]struct{ name, help string }{
 		{"remit_counted_events_total", "Events that were attributed and counted."},
 		{"remit_duplicate_events_total", "Events that had been counted before."},
@@ -82,6 +87,11 @@ func (m *Metrics) Received(from ingest.Origin, t ingest.Taken) {
 	m.received.WithLabelValues(from.Name).Add(float64(t.Events))
 	m.bytes.WithLabelValues(from.Name).Add(float64(t.Bytes))
 	m.dead.WithLabelValues(from.Name).Add(float64(t.Dead))
+}
+
+// Triggered notes what became of a signal, a leaked secret or a report.
+func (m *Metrics) Triggered(origin, outcome string) {
+	m.triggers.WithLabelValues(origin, outcome).Inc()
 }
 
 // Counted notes a checkpoint; see [Activity].

@@ -22,7 +22,7 @@ type authorizing struct {
 
 // openAuthorizing connects to the systems that are to be answered for; nil when
 // there are none.
-func openAuthorizing(c *config, data *dataDir, log *slog.Logger) (*authorizing, error) {
+func openAuthorizing(c *config, tokens *token.Tokens, log *slog.Logger) (*authorizing, error) {
 	a := &authorizing{systems: map[string]*kubernetes.Authorizer{}}
 	answers := map[string]http.Handler{}
 	for _, s := range c.Systems {
@@ -40,10 +40,6 @@ func openAuthorizing(c *config, data *dataDir, log *slog.Logger) (*authorizing, 
 		return nil, nil
 	case c.Listen.Address == "":
 		return nil, remit.Errorf(remit.Invalid, "serve", "authorize: true needs an address at which the API server can ask: set listen.address in remit.yaml, or --listen")
-	}
-	tokens, err := token.New(data.Store, data.Key, nil)
-	if err != nil {
-		return nil, err
 	}
 	a.handler = &authorize.Handler{Tokens: token.NewCache(tokens), Answers: answers, Log: log}
 	return a, nil

@@ -23,7 +23,7 @@ func newImportCommand(global *globalFlags) *cobra.Command {
 		Use:   "import",
 		Short: "Read files into the data directory",
 	}
-	cmd.AddCommand(newImportActivityCommand(global))
+	cmd.AddCommand(newImportActivityCommand(global), newImportLeaksCommand(global))
 	return cmd
 }
 

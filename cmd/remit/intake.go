@@ -45,6 +45,9 @@ type intake struct {
 	unlock   func()       // of the queue's directory; nil when it is not here
 	metrics  *server.Metrics
 	expected []string // names of systems that a watch is about to make
+	triggers *triggers
+
+	authorizing *authorizing // nil when nobody is answered
 }
 
 // openIntake opens the queue and the listener. The queue comes first: what is
@@ -176,8 +179,8 @@ func mountHealth(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 }
 
-// start has everything run until ctx ends. authorizing may be nil.
-func (i *intake) start(ctx context.Context, work *errgroup.Group, authorizing *authorizing) {
+// start has everything run until ctx ends.
+func (i *intake) start(ctx context.Context, work *errgroup.Group) {
 	work.Go(func() error { return i.activity.Run(ctx) })
 	work.Go(func() error { return i.watchQueue(ctx) })
 	if i.listener != nil {
@@ -186,10 +189,11 @@ func (i *intake) start(ctx context.Context, work *errgroup.Group, authorizing *a
 			mux.Handle(ingest.Path, ingest.NewHandler(ingest.Handler{
 				Intake: i.ingest, Tokens: i.tokens, System: i.system, Decoder: decoderNamed, Log: i.log,
 			}))
+			i.triggers.mount(mux)
 		}
 		mux.Handle("GET /metrics", i.metrics.Handler(i.tokens))
 		mountHealth(mux)
-		authorizing.mount(mux)
+		i.authorizing.mount(mux)
 		i.log.Info("listening", "address", i.listener.Addr().String())
 		work.Go(func() error { return server.Serve(ctx, i.listener, mux, i.log) })
 	}

@@ -98,7 +98,15 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		return err
 	}
 	defer responding.Close()
-	authorizing, err := openAuthorizing(c, data, log)
+	tokens, err := token.New(data.Store, data.Key, nil)
+	if err != nil {
+		return err
+	}
+	triggers, err := openTriggers(ctx, data, c, tokens, responding.Announced, log)
+	if err != nil {
+		return err
+	}
+	authorizing, err := openAuthorizing(c, tokens, log)
 	if err != nil {
 		return err
 	}
@@ -111,18 +119,17 @@ func (f *serveFlags) run(cmd *cobra.Command, global *globalFlags) error {
 		}
 		defer intake.Close()
 		watch.Changed = intake.activity.InventoryChanged
-		intake.start(ctx, work, authorizing)
+		intake.triggers, triggers.metrics = triggers, intake.metrics
+		intake.authorizing = authorizing
+		intake.start(ctx, work)
 	case authorizing != nil:
 		if err := authorizing.listenOnly(ctx, work, c, data, log); err != nil {
 			return err
 		}
-	case f.noWatch:
+	case f.noWatch && !triggers.polls():
 		return remit.Errorf(remit.Invalid, "serve", "nothing to do: leave --no-watch out, or say where events come from with --listen, or with logs or polls in the configuration")
 	}
-	tokens, err := token.New(data.Store, data.Key, nil)
-	if err != nil {
-		return err
-	}
+	triggers.start(ctx, work)
 	responding.start(ctx, work)
 	work.Go(func() error { return lifecycles.Run(ctx) })
 	work.Go(func() error { return judgeTokens(ctx, watch.Evaluator, tokens.System(), time.Hour, log) })
@@ -147,6 +154,9 @@ func (f *connectFlags) watchers(c *config, key []byte) ([]connector.Watcher, err
 	}
 	var all []connector.Watcher
 	for _, system := range c.Systems {
+		if !system.watched() {
+			continue
+		}
 		one, err := connectKubernetes(system, nil, c, key)
 		if err != nil {
 			return nil, remit.Errorf(remit.KindOf(err), "connect "+system.Name, "%w", err)

@@ -28,7 +28,7 @@ import (
 func newTokenCommand(global *globalFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Make and revoke the tokens with which others send to Remit and ask it",
+		Short: "Make and revoke the tokens with which others talk to Remit",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -69,7 +69,8 @@ authorization configuration names ("remit token authorizer").`,
 		Example: `  remit token create prod-audit --system prod --source kubernetes --webhook https://remit.example.com:8443 > webhook.yaml
   remit token create collector --owner platform --expires 90d
   remit token create prometheus --for metrics
-  remit token create prod-authorize --for authorize --system prod --webhook https://remit.example.com:8443 > remit.kubeconfig`,
+  remit token create prod-authorize --for authorize --system prod --webhook https://remit.example.com:8443 > remit.kubeconfig
+  remit token create okta --for signals`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Client, r.Lifetime = args[0], time.Duration(lifetime)
@@ -77,7 +78,7 @@ authorization configuration names ("remit token authorizer").`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "`what` it is for: events, metrics or authorize")
+	flags.StringVar((*string)(&r.Scope), "for", string(token.SendEvents), "`what` it is for: events, metrics, signals (an identity provider's), streams (receiving Remit's), triggers or authorize (an API server's questions)")
 	flags.StringVar(&r.System, "system", "", "`name` of the system whose events are sent with it, or which asks with it; the default is that the events tell")
 	flags.StringVar(&r.Source, "source", "", "`source` of the events, as kubernetes; the default is to recognise it")
 	flags.StringVar(&r.Owner, "owner", "", "the `team` or person that answers for the client")

@@ -47,16 +47,16 @@ var QuarantineModes = []QuarantineMode{QuarantineScaleDown, QuarantineIsolate}
 // has no scale that could be zero.
 const noNode = "remit.dev/quarantined"
 
-// workloadState is what a step about a workload found or is to leave: of its fields
+// runState is what a step about a workload found or is to leave: of its fields
 // the one that its kind has.
-type workloadState struct {
+type runState struct {
 	UID          types.UID         `json:"uid"`
 	Replicas     *int32            `json:"replicas,omitempty"`
 	Suspend      *bool             `json:"suspend,omitempty"`
 	NodeSelector map[string]string `json:"node_selector,omitempty"`
 }
 
-func (s workloadState) equal(o workloadState) bool { return bytes.Equal(mustJSON(s), mustJSON(o)) }
+func (s runState) equal(o runState) bool { return bytes.Equal(mustJSON(s), mustJSON(o)) }
 
 // stoppable is a workload as quarantine sees it.
 type stoppable struct {
@@ -64,7 +64,7 @@ type stoppable struct {
 	kind     string
 	template *corev1.PodTemplateSpec
 	selector *metav1.LabelSelector // of its pods; nil when only the labels of the template tell
-	state    workloadState
+	state    runState
 	running  int32 // pods, as its controller says
 	current  bool  // the controller has seen the state
 	ended    bool  // a Job that is finished
@@ -79,28 +79,28 @@ func stoppableOf(o runtime.Object) *stoppable {
 	observed := int64(0)
 	switch o := o.(type) {
 	case *batchv1.CronJob:
-		s = stoppable{o, "CronJob", &o.Spec.JobTemplate.Spec.Template, nil, workloadState{Suspend: o.Spec.Suspend}, 0, true, false}
+		s = stoppable{o, "CronJob", &o.Spec.JobTemplate.Spec.Template, nil, runState{Suspend: o.Spec.Suspend}, 0, true, false}
 		observed = o.Generation
 	case *batchv1.Job:
 		done := slices.ContainsFunc(o.Status.Conditions, func(c batchv1.JobCondition) bool {
 			return (c.Type == batchv1.JobComplete || c.Type == batchv1.JobFailed) && c.Status == corev1.ConditionTrue
 		})
-		s = stoppable{o, "Job", &o.Spec.Template, o.Spec.Selector, workloadState{Suspend: o.Spec.Suspend}, o.Status.Active, true, done}
+		s = stoppable{o, "Job", &o.Spec.Template, o.Spec.Selector, runState{Suspend: o.Spec.Suspend}, o.Status.Active, true, done}
 		observed = o.Generation // a Job does not tell
 	case *appsv1.Deployment:
-		s = stoppable{o, "Deployment", &o.Spec.Template, o.Spec.Selector, workloadState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
+		s = stoppable{o, "Deployment", &o.Spec.Template, o.Spec.Selector, runState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
 		observed = o.Status.ObservedGeneration
 	case *appsv1.StatefulSet:
-		s = stoppable{o, "StatefulSet", &o.Spec.Template, o.Spec.Selector, workloadState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
+		s = stoppable{o, "StatefulSet", &o.Spec.Template, o.Spec.Selector, runState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
 		observed = o.Status.ObservedGeneration
 	case *appsv1.ReplicaSet:
-		s = stoppable{o, "ReplicaSet", &o.Spec.Template, o.Spec.Selector, workloadState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
+		s = stoppable{o, "ReplicaSet", &o.Spec.Template, o.Spec.Selector, runState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
 		observed = o.Status.ObservedGeneration
 	case *corev1.ReplicationController:
-		s = stoppable{o, "ReplicationController", o.Spec.Template, &metav1.LabelSelector{MatchLabels: o.Spec.Selector}, workloadState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
+		s = stoppable{o, "ReplicationController", o.Spec.Template, &metav1.LabelSelector{MatchLabels: o.Spec.Selector}, runState{Replicas: o.Spec.Replicas}, o.Status.Replicas, true, false}
 		observed = o.Status.ObservedGeneration
 	case *appsv1.DaemonSet:
-		s = stoppable{o, "DaemonSet", &o.Spec.Template, o.Spec.Selector, workloadState{NodeSelector: o.Spec.Template.Spec.NodeSelector}, o.Status.CurrentNumberScheduled + o.Status.NumberMisscheduled, true, false}
+		s = stoppable{o, "DaemonSet", &o.Spec.Template, o.Spec.Selector, runState{NodeSelector: o.Spec.Template.Spec.NodeSelector}, o.Status.CurrentNumberScheduled + o.Status.NumberMisscheduled, true, false}
 		observed = o.Status.ObservedGeneration
 	}
 	if s.kubernetesObject == nil || s.template == nil {
@@ -115,8 +115,8 @@ func (s *stoppable) ref() remit.Ref {
 }
 
 // stopped is the state in which it runs nothing.
-func (s *stoppable) stopped() workloadState {
-	out := workloadState{UID: s.state.UID}
+func (s *stoppable) stopped() runState {
+	out := runState{UID: s.state.UID}
 	switch s.kind {
 	case "CronJob", "Job":
 		yes := true
@@ -245,7 +245,7 @@ func podNames(pods []*corev1.Pod) string {
 }
 
 // step stops a workload.
-func (s *stoppable) step(after workloadState) remit.Step {
+func (s *stoppable) step(after runState) remit.Step {
 	step := remit.Step{
 		Grade: remit.Quarantine, Object: s.ref(), Before: mustJSON(s.state), After: mustJSON(after),
 		Undo: "Give it back what it had; it starts its pods anew.",
@@ -277,7 +277,7 @@ func (s *stoppable) step(after workloadState) remit.Step {
 
 // workloadNow reads the workload of a step, which must still be the one that was
 // planned for.
-func (e *Enforcer) workloadNow(ctx context.Context, op string, step remit.Step, planned workloadState) (*stoppable, error) {
+func (e *Enforcer) workloadNow(ctx context.Context, op string, step remit.Step, planned runState) (*stoppable, error) {
 	l := listingOf[step.Object.Kind]
 	if !slices.Contains(stoppableKinds, step.Object.Kind) || planned.UID == "" {
 		return nil, remit.Errorf(remit.Invalid, op, "the step does not say which workload it is about")
@@ -298,7 +298,7 @@ func (e *Enforcer) workloadNow(ctx context.Context, op string, step remit.Step, 
 }
 
 // setWorkload makes a workload run as it is to, if it does as it did.
-func (e *Enforcer) setWorkload(ctx context.Context, op string, step remit.Step, from, to workloadState) error {
+func (e *Enforcer) setWorkload(ctx context.Context, op string, step remit.Step, from, to runState) error {
 	err := e.untilAlone(ctx, func() error {
 		s, err := e.workloadNow(ctx, op, step, to)
 		if err != nil || s.state.equal(to) {
@@ -336,7 +336,7 @@ func (e *Enforcer) doQuarantine(ctx context.Context, step remit.Step) error {
 	if step.Object.Kind == "NetworkPolicy" {
 		return e.doIsolate(ctx, step)
 	}
-	before, after, err := stepStates[workloadState, workloadState](op, step)
+	before, after, err := stepStates[runState, runState](op, step)
 	if err != nil {
 		return err
 	}
@@ -348,7 +348,7 @@ func (e *Enforcer) undoQuarantine(ctx context.Context, step remit.Step) error {
 	if step.Object.Kind == "NetworkPolicy" {
 		return e.undoIsolate(ctx, step)
 	}
-	before, after, err := stepStates[workloadState, workloadState](op, step)
+	before, after, err := stepStates[runState, runState](op, step)
 	if err != nil {
 		return err
 	}
@@ -360,7 +360,7 @@ func (e *Enforcer) verifyQuarantine(ctx context.Context, step remit.Step) error 
 	if step.Object.Kind == "NetworkPolicy" {
 		return e.verifyIsolate(ctx, step)
 	}
-	_, after, err := stepStates[workloadState, workloadState](op, step)
+	_, after, err := stepStates[runState, runState](op, step)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,6 @@
 // Package token makes and checks the access tokens of Remit itself: with one, an
-// API server, a collector or a script sends events.
+// API server, a collector or a script sends events, and an identity provider its
+// signals.
 //
 // Remit governs itself: a token is a credential of an identity in a system of
 // its own named "remit", listed, aged and judged with everything else. Only its
@@ -28,13 +29,23 @@ type Scope string
 
 // The scopes.
 const (
-	SendEvents  Scope = "events"    // hand in audit events
-	ReadMetrics Scope = "metrics"   // read Remit's own metrics
-	Authorize   Scope = "authorize" // ask whether a request is refused
+	SendEvents   Scope = "events"    // hand in audit events
+	ReadMetrics  Scope = "metrics"   // read Remit's own metrics
+	SendSignals  Scope = "signals"   // push the signals of an identity provider
+	ReadSignals  Scope = "streams"   // receive the signals that Remit sends
+	SendTriggers Scope = "triggers"  // report what must cause a response
+	Authorize    Scope = "authorize" // ask whether a request is refused
 )
 
 // Scopes lists all there are.
-var Scopes = []Scope{SendEvents, ReadMetrics, Authorize}
+var Scopes = []Scope{SendEvents, ReadMetrics, SendSignals, ReadSignals, SendTriggers, Authorize}
+
+// purposes say what a client with a token of each scope does.
+var purposes = map[Scope]string{
+	SendEvents: "sends events to Remit", ReadMetrics: "reads the metrics of Remit", SendSignals: "pushes an identity provider's signals to Remit",
+	ReadSignals: "receives the signals of Remit", SendTriggers: "reports to Remit what must cause a response",
+	Authorize: "asks Remit which requests are refused",
+}
 
 // Prefix begins every token, so that scanners and people recognise one.
 const Prefix = "remit_"
@@ -133,7 +144,7 @@ func (t *Tokens) Create(ctx context.Context, r Request) (string, Token, error) {
 		return "", Token{}, remit.Errorf(remit.Invalid, op, "%q is no name of a client: use up to 63 letters, digits, dots, dashes and underscores", r.Client)
 	}
 	if !slices.Contains(Scopes, r.Scope) {
-		return "", Token{}, remit.Errorf(remit.Invalid, op, "no scope %q: use %s, %s or %s", r.Scope, SendEvents, ReadMetrics, Authorize)
+		return "", Token{}, remit.Errorf(remit.Invalid, op, "no scope %q: use one of %v", r.Scope, Scopes)
 	}
 	r.Lifetime = cmp.Or(r.Lifetime, DefaultLifetime)
 	if r.Lifetime < time.Minute || r.Lifetime > MaxLifetime {
@@ -149,7 +160,7 @@ func (t *Tokens) Create(ctx context.Context, r Request) (string, Token, error) {
 	identity := remit.Identity{
 		Record: remit.Record{ID: remit.IdentityID(t.system.ID, client), System: t.system.ID, Ref: client, Created: now},
 		Type:   remit.Application, Status: remit.Active, Principal: "remit:client:" + r.Client,
-		Purpose: map[Scope]string{SendEvents: "sends events to Remit", ReadMetrics: "reads the metrics of Remit", Authorize: "asks Remit which requests are refused"}[r.Scope],
+		Purpose: purposes[r.Scope],
 	}
 	known, _, err := t.store.Identities(ctx, remit.Filter{IDs: []remit.ID{identity.ID}}, remit.PageRequest{Limit: 1})
 	if err != nil {
