@@ -357,7 +357,7 @@ func (t *triggers) mount(mux *http.ServeMux) {
 
 // subject finds what a report names.
 func (t *triggers) subject(ctx context.Context, system, name string) (out trigger.Concerned, err error) {
-	q, err := subjectOf(ctx, t.data, system, name)
+	q, err := subjectOf(ctx, t.data, system, name, identityFirst)
 	if err != nil {
 		return out, err
 	}
