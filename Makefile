@@ -43,7 +43,7 @@ cover: setup servers ## Test coverage by package, counting what any test of the 
 setup: ## What the tests need from Debian
 	@deploy/setup
 
-servers: ## The real API server, etcd and S3 server, built once and cached (about 10 minutes the first time)
+servers: ## The real API server, etcd, S3 and OpenBao server, built once and cached (about 20 minutes the first time)
 	$(GO) run ./e2e/cmd/servers
 
 demo-recording: servers ## Makes the recording behind `remit demo` anew from a real API server

@@ -30,6 +30,8 @@ var mayImport = map[string][]string{
 	"remit/connector/ocsf":          {"remit", "remit/connector"},
 	"remit/connector/anthropic":     {"remit", "remit/connector"},
 	"remit/connector/openai":        {"remit", "remit/connector"},
+	"remit/connector/postgres":      {"remit", "remit/connector"},
+	"remit/connector/file":          {"remit", "remit/connector"},
 
 	// Capabilities do not know each other. Those that take what
 	// connectors hand over, pages and events, also speak their contract.

@@ -30,7 +30,7 @@ func WritePlan(w io.Writer, r remit.Response) error {
 		}
 	}
 	for i, s := range r.Steps {
-		fmt.Fprintf(out, "\nSTEP %d · %s · %s\n", i+1, cmp.Or(string(s.Grade), Visible(s.Object.String())), s.State)
+		fmt.Fprintf(out, "\nSTEP %d · %s · %s\n", i+1, cmp.Or(string(s.Grade), strings.TrimPrefix(string(s.Phase)+" · "+Visible(s.Object.String()), " · ")), s.State)
 		fmt.Fprintf(out, "  does    %s\n", Visible(s.Does))
 		fmt.Fprintf(out, "  breaks  %s\n", cmp.Or(Visible(s.Breaks), "nobody who should have it will notice"))
 		fmt.Fprintf(out, "  undo    %s\n", cmp.Or(Visible(s.Undo), "it cannot be undone"))

@@ -39,6 +39,9 @@ func (s *Responses) CarryOut(ctx context.Context, id remit.ID) (remit.Response, 
 	if err := s.stopped(ctx); err != nil {
 		return r, err
 	}
+	if r.Action == remit.Rotate {
+		return s.rotate(ctx, r)
+	}
 	enforcer, err := s.o.Enforcer(ctx, r.System)
 	if err != nil {
 		return r, err
@@ -112,6 +115,9 @@ func (s *Responses) Undo(ctx context.Context, id remit.ID, by string) (remit.Res
 	r, err := s.Get(ctx, id)
 	if err != nil {
 		return r, err
+	}
+	if r.Action == remit.Rotate {
+		return s.undoRotation(ctx, r, by)
 	}
 	enforcer, err := s.o.Enforcer(ctx, r.System)
 	if err != nil {

@@ -60,6 +60,9 @@ var ErrNothing = errors.New("there is nothing to change")
 // Plan makes a plan and writes nothing, neither to the store nor to the system.
 func (s *Responses) Plan(ctx context.Context, q Request) (remit.Response, error) {
 	const op = "plan"
+	if q.Action == remit.Rotate {
+		return s.PlanRotation(ctx, s.rotationOf(q))
+	}
 	if s.o.Protected(q.Identity) {
 		return remit.Response{}, remit.Errorf(remit.Forbidden, op, "%s is protected: take it out of protected in the configuration first", q.Identity)
 	}

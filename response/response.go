@@ -40,6 +40,16 @@ type Options struct {
 	// be, as in mode observe.
 	Enforcer func(ctx context.Context, system remit.ID) (connector.Enforcer, error)
 
+	// Issuer returns what can give the credentials of a system successors, and
+	// Destination the place at an address; system is the one that is meant where
+	// the address names none. Without them nothing is rotated.
+	Issuer      func(ctx context.Context, system remit.ID) (connector.Issuer, error)
+	Destination func(ctx context.Context, system remit.ID, address string) (connector.Destination, error)
+
+	// Rotation is what the configuration says of the rotation of a credential:
+	// where its secret goes, and how. Only what is about that counts. nil: nothing.
+	Rotation func(system remit.ID, credential remit.Ref) RotationRequest
+
 	// Approvals is how many people beside the one who asked must approve a plan
 	// of a system; 0 lets it run at once. nil means one, always.
 	Approvals func(system remit.ID) int

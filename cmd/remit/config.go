@@ -14,6 +14,8 @@ import (
 
 	"remit"
 	"remit/connector/kubernetes"
+	"remit/connector/openbao"
+	"remit/connector/postgres"
 	"remit/inventory"
 	"remit/lifecycle"
 	"remit/response"
@@ -46,6 +48,8 @@ type config struct {
 	// Respond are rules by which findings are answered.
 	Respond []ruleConfig `yaml:"respond"`
 
+	// Rotation says where the new secrets of credentials go.
+	Rotation []rotationConfig `yaml:"rotation"`
 	// Lifecycle says until when credentials may be used, and what happens to
 	// identities that are not needed any more.
 	Lifecycle lifecycle.Config `yaml:"lifecycle"`
@@ -115,10 +119,14 @@ type keepConfig struct {
 // systemConfig is one connected system.
 type systemConfig struct {
 	Name       string `yaml:"name"`
-	Connector  string `yaml:"connector"` // "kubernetes" is the default
+	Connector  string `yaml:"connector"` // "kubernetes" is the default; postgres, openbao
 	Kubeconfig string `yaml:"kubeconfig"`
 	Context    string `yaml:"context"`
 	Secrets    string `yaml:"secrets"` // values, metadata or none
+
+	// Address is the URL of an OpenBao or Vault server, Namespace one in it.
+	Address   string `yaml:"address"`
+	Namespace string `yaml:"namespace"`
 
 	// ExtendTokenExpiration says whether the API server extends automounted
 	// tokens to a year; without it the server's own flag or default counts.
@@ -144,6 +152,12 @@ type systemConfig struct {
 type enforceConfig struct {
 	Kubeconfig string `yaml:"kubeconfig"`
 	Context    string `yaml:"context"`
+
+	// Of PostgreSQL: a file with the connection URL. Of OpenBao: one with a token,
+	// and one with the certificates of its authority.
+	URLFile   string `yaml:"url_file"`
+	TokenFile string `yaml:"token_file"`
+	CAFile    string `yaml:"ca_file"`
 }
 
 // ruleConfig says what Remit does about findings without being asked.
@@ -266,7 +280,9 @@ func readConfig(f *globalFlags) (*config, error) {
 	for i := range c.Systems {
 		s := &c.Systems[i]
 		resolve(dir, &s.Kubeconfig)
-		resolve(dir, &s.Enforce.Kubeconfig)
+		for _, file := range []*string{&s.Enforce.Kubeconfig, &s.Enforce.URLFile, &s.Enforce.TokenFile, &s.Enforce.CAFile} {
+			resolve(dir, file)
+		}
 		switch s.Mode {
 		case "", remit.ModeObserve, remit.ModeRecommend, remit.ModeEnforce:
 		default:
@@ -281,8 +297,11 @@ func readConfig(f *globalFlags) (*config, error) {
 		if s.Approvals != nil && (*s.Approvals < 0 || *s.Approvals > 2) {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: approvals: %d: use 0, 1 or 2", path, i, *s.Approvals)
 		}
-		if s.Connector != "" && s.Connector != "kubernetes" {
-			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: no connector %q: use kubernetes", path, i, s.Connector)
+		if !s.watched() && s.Connector != postgres.Name && s.Connector != openbao.Name {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: no connector %q: use kubernetes, postgres or openbao", path, i, s.Connector)
+		}
+		if err := s.checkLogin(); err != nil {
+			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: %w", path, i, err)
 		}
 		if s.Name == "" || names[s.Name] {
 			return nil, remit.Errorf(remit.Invalid, op, "%s: systems[%d]: give it a name of its own", path, i)
@@ -290,6 +309,9 @@ func readConfig(f *globalFlags) (*config, error) {
 		names[s.Name] = true
 	}
 	if err := c.checkRules(op, path); err != nil {
+		return nil, err
+	}
+	if err := c.checkRotation(op, path); err != nil {
 		return nil, err
 	}
 	if err := c.Lifecycle.Complete(path, text, "$.lifecycle"); err != nil {

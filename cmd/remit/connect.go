@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"remit"
 	"remit/connector"
 )
 
@@ -26,6 +27,9 @@ func (f *connectFlags) connect(c *config, key []byte) (connector.Watcher, error)
 	system := f.systemConfig
 	for _, known := range c.Systems {
 		if known.Name == f.Name {
+			if !known.watched() {
+				return nil, remit.Errorf(remit.Unsupported, "", "the system %s is of the connector %s, whose inventory Remit does not read", known.Name, known.Connector)
+			}
 			system = known.with(system)
 		}
 	}

@@ -204,7 +204,7 @@ func tellPlan(cmd *cobra.Command, r remit.Response, err error) error {
 				done++
 			}
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "plan %s is %s: %d of %d steps in effect\n", r.ID, r.State, done, len(r.Steps))
+		fmt.Fprintf(cmd.OutOrStdout(), "plan %s is %s: %d of %d steps in effect%s\n", r.ID, r.State, done, len(r.Steps), goesOn(r))
 	}
 	return err
 }

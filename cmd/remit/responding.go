@@ -44,7 +44,7 @@ func (r *responding) Close() { _ = r.closeJobs() }
 func (r *responding) start(ctx context.Context, work *errgroup.Group) {
 	work.Go(func() error { return r.Run(ctx) })
 	for _, s := range r.config.Systems {
-		if s.Mode == remit.ModeEnforce {
+		if s.Mode == remit.ModeEnforce && s.watched() {
 			work.Go(func() error { return r.prepare(ctx, s.Name) })
 		}
 		if s.Mode == remit.ModeEnforce || s.Mode == remit.ModeRecommend {

@@ -75,6 +75,7 @@ func (f *responseFlags) responses(c *config, data *dataDir, preview bool) *respo
 		}
 		return systemConfig{Name: string(id)}, remit.System{}
 	}
+	rotate := &rotators{flags: f, config: c, preview: preview, of: configured}
 	open := &enforcers{flags: f, preview: preview, open: map[string]connector.Enforcer{}}
 	return response.New(response.Options{
 		Store: data.Store,
@@ -85,6 +86,7 @@ func (f *responseFlags) responses(c *config, data *dataDir, preview bool) *respo
 			}
 			return open.of(s)
 		},
+		Issuer: rotate.issuer, Destination: rotate.destination, Rotation: rotate.rotation,
 		Approvals: func(id remit.ID) int {
 			if s, _ := configured(id); s.Approvals != nil {
 				return *s.Approvals
@@ -128,6 +130,14 @@ func (e *enforcers) of(s systemConfig) (connector.Enforcer, error) {
 // refused, and no login with such rights is even read; a preview reads with the
 // one that there is for reading.
 func (f *responseFlags) enforcer(s systemConfig, preview bool) (connector.Enforcer, error) {
+	if !preview && cmp.Or(s.Mode, remit.ModeObserve) == remit.ModeObserve {
+		return nil, remit.Errorf(remit.Forbidden, "", "the system %s is in mode observe, in which nothing is changed: set mode: recommend or enforce, and the login to change it with (enforce.kubeconfig), under systems in remit.yaml", s.Name)
+	}
+	return kubernetes.OpenEnforcer(f.login(s, preview))
+}
+
+// login is that with which a cluster is changed.
+func (f *responseFlags) login(s systemConfig, preview bool) kubernetes.Config {
 	login := kubernetes.Config{Name: s.Name, Kubeconfig: s.Enforce.Kubeconfig, Context: s.Enforce.Context, Guard: s.guard}
 	if f.guard != nil {
 		f.guard(&login.Guard)
@@ -138,8 +148,5 @@ func (f *responseFlags) enforcer(s systemConfig, preview bool) (connector.Enforc
 	case preview && cmp.Or(s.Mode, remit.ModeObserve) == remit.ModeObserve:
 		login.Kubeconfig, login.Context = s.Kubeconfig, s.Context
 	}
-	if !preview && cmp.Or(s.Mode, remit.ModeObserve) == remit.ModeObserve {
-		return nil, remit.Errorf(remit.Forbidden, "", "the system %s is in mode observe, in which nothing is changed: set mode: recommend or enforce, and the login to change it with (enforce.kubeconfig), under systems in remit.yaml", s.Name)
-	}
-	return kubernetes.OpenEnforcer(login)
+	return login
 }

@@ -140,6 +140,9 @@ func (f *connectFlags) watchers(c *config, key []byte) ([]connector.Watcher, err
 	}
 	var all []connector.Watcher
 	for _, system := range c.Systems {
+		if !system.watched() {
+			continue
+		}
 		one, err := connectKubernetes(system, nil, c, key)
 		if err != nil {
 			return nil, remit.Errorf(remit.KindOf(err), "connect "+system.Name, "%w", err)

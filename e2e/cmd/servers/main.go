@@ -1,5 +1,5 @@
 // Command servers builds the servers that the tests run against, a Kubernetes
-// control plane and an S3 server, if they are not in the cache yet, so that no
+// control plane, an S3 server and OpenBao, if they are not in the cache yet, so that no
 // test has to wait for them.
 package main
 
@@ -11,6 +11,7 @@ import (
 	"os/signal"
 
 	"remit/e2e/cluster"
+	"remit/e2e/openbao"
 	"remit/e2e/s3"
 )
 
@@ -27,4 +28,9 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Println(gateway)
+	vault, err := openbao.Build(ctx, log.Printf)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(vault)
 }
