@@ -47,9 +47,9 @@ var mayImport = map[string][]string{
 
 	"remit/store": {"remit"},
 
-	"remit/server":        {"remit", "remit/connector", "remit/inventory", "remit/activity", "remit/activity/queue", "remit/activity/archive", "remit/response"},
-	"remit/server/token":  {"remit", "remit/connector/secret"},
-	"remit/server/ingest": {"remit", "remit/connector", "remit/activity", "remit/activity/queue", "remit/server/token"},
+	"remit/server":         {"remit", "remit/connector", "remit/inventory", "remit/activity", "remit/activity/queue", "remit/activity/archive", "remit/response"},
+	"remit/server/token":   {"remit", "remit/connector/secret"},
+	"remit/server/ingest":  {"remit", "remit/connector", "remit/activity", "remit/activity/queue", "remit/server/token"},
 	"remit/server/trigger": {"remit", "remit/leak", "remit/ssf", "remit/server/token"},
 
 	// Wiring, and what only tests and benchmarks use, may import everything.
