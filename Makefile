@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Enough for a real API server in each of several packages at once.
 TEST_TIMEOUT ?= 20m
 
-.PHONY: build test lint race generate cover setup servers demo-recording vulncheck fuzz clean \
+.PHONY: build test test-openbao lint race generate cover setup servers demo-recording vulncheck fuzz clean \
 	bench bench-authorize bench-store bench-scan bench-watch bench-archive bench-activity bench-live
 
 build: ## The static binary, in bin/remit
@@ -45,6 +45,10 @@ setup: ## What the tests need from Debian
 
 servers: ## The real API server, etcd, S3 and OpenBao server, built once and cached (about 20 minutes the first time)
 	$(GO) run ./e2e/cmd/servers
+
+test-openbao: ## Rotation on a real OpenBao, whose build takes too long for CI
+	$(GO) run ./e2e/cmd/servers -openbao
+	$(GO) test -tags openbao -timeout $(TEST_TIMEOUT) ./connector/openbao
 
 demo-recording: servers ## Makes the recording behind `remit demo` anew from a real API server
 	$(GO) run ./e2e/cmd/record -o cmd/remit/demo/recording.json.gz

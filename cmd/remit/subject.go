@@ -41,6 +41,9 @@ func subjectOf(ctx context.Context, data *dataDir, system, name string, find fin
 			return q, remit.Errorf(remit.NotFound, "", "there is no finding %s", name)
 		}
 		q.Cause, q.Opening, q.Suspects = name, found[0].Reopened, found[0].Credentials
+		if found[0].Subject.Kind == loggedKind && find != identityOnly {
+			return findingsCredential(ctx, data, q, &found[0])
+		}
 		if found[0].Subject.Record == remit.KindCredential && find != identityOnly {
 			name = string(found[0].Subject.ID)
 		} else if find == credentialOnly {
@@ -79,6 +82,25 @@ func subjectOf(ctx context.Context, data *dataDir, system, name string, find fin
 		return q, err
 	}
 	q.Subject = remit.Subject{Record: remit.KindIdentity, Ref: q.Identity, ID: q.IdentityID}
+	return q, nil
+}
+
+// loggedKind is the kind of a credential that is named as the log does, because no
+// inventory holds it.
+const loggedKind = "Credential"
+
+// findingsCredential is a credential that only a finding names: a token that has
+// leaked may not have been seen in use yet.
+func findingsCredential(ctx context.Context, data *dataDir, q response.Request, f *remit.Finding) (response.Request, error) {
+	q.System, q.Subject, q.Credential = f.System, f.Subject, f.Subject.Name
+	if f.Identity == "" {
+		return q, nil
+	}
+	holder, err := findIdentity(ctx, data, f.System, string(f.Identity))
+	if err != nil {
+		return q, err
+	}
+	q.Identity, q.IdentityID = holder.Ref, holder.ID
 	return q, nil
 }
 
@@ -121,7 +143,7 @@ func loggedCredential(ctx context.Context, data *dataDir, systems []remit.System
 		return q, remit.Errorf(remit.Invalid, "", "%s is known in %s and in %s: say --system", name, systemName(systems, found[0].System), systemName(systems, found[1].System))
 	}
 	l := found[0]
-	ref := remit.Ref{Kind: "Credential", Name: name}
+	ref := remit.Ref{Kind: loggedKind, Name: name}
 	q.System, q.Identity, q.IdentityID, q.Credential = l.System, l.Holder, l.Identity, name
 	q.Subject = remit.Subject{Record: remit.KindCredential, Ref: ref, ID: remit.CredentialID(l.System, ref, "")}
 	return q, nil

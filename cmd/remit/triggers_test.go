@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"remit"
+	"remit/leak"
 	"remit/server/trigger"
 	"remit/ssf"
 	"remit/store/sqlstore"
@@ -254,6 +256,21 @@ leaks:
 	if err != nil || len(found) != 1 {
 		t.Fatalf("%v %v", found, err)
 	}
+	// A token that was never seen in use is known by what it says of itself, and a
+	// finding about it can be named.
+	part := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+	jwt := part(`{"alg":"RS256"}`) + "." + part(fmt.Sprintf(`{"iss":"https://kubernetes.default.svc","sub":"system:serviceaccount:shop:worker","jti":"never-seen","exp":%d,"kubernetes.io":{"namespace":"shop","serviceaccount":{"name":"worker","uid":"u1"}}}`,
+		time.Now().Add(time.Hour).Unix())) + "." + part(strings.Repeat("signature", 20))
+	write(report, `[{"RuleID":"jwt","Secret":"`+jwt+`","File":"b.yaml","StartLine":1}]`)
+	if out, err := run(t, "import", "leaks", "--data-dir", dir, report); err != nil || !strings.Contains(out, "1 of valid credentials") {
+		t.Errorf("a token: %s %v", out, err)
+	}
+	ref := remit.Ref{Kind: "Credential", Name: "JTI=never-seen"}
+	about := remit.FindingID(leak.Policy, remit.CredentialID(found[0].System, ref, ""))
+	if status, text := ask(triggers, http.MethodPost, trigger.ReportPath, `{"subject":"`+string(about)+`","reason":"seen again"}`); status != http.StatusCreated || !strings.Contains(text, `"name":"JTI=never-seen"`) {
+		t.Errorf("a report about the finding: %d %s", status, text)
+	}
+
 	made := time.Now().UTC()
 	plan := remit.Response{
 		ID: remit.ResponseID(found[0].ID, remit.Contain, made), System: found[0].System, Action: remit.Contain, AskedBy: "alice", Made: made, Changed: made,
@@ -271,20 +288,20 @@ leaks:
 		return len(all)
 	}
 	wait(t, time.Minute, "the signal that Remit sent itself", func() bool { return findings("idp-session-revoked") == 1 })
-	if findings("leaked-credential") != 1 || findings("reported") != 1 {
+	if findings("leaked-credential") != 2 || findings("reported") != 2 {
 		t.Error("a finding is missing")
 	}
 	_, text := ask(metrics, http.MethodGet, "/metrics", "")
 	for _, want := range []string{
 		`remit_triggers_total{origin="signals self",outcome="finding"} 1`, `remit_triggers_total{origin="github",outcome="unmatched"} 1`,
-		`remit_triggers_total{origin="client sender",outcome="finding"} 1`,
+		`remit_triggers_total{origin="client sender",outcome="finding"} 2`,
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the metrics lack %s", want)
 		}
 	}
 	d.stop(t)
-	if holds(t, dir, leaked) || strings.Contains(d.out.String(), leaked) || holds(t, dir, signals.token) {
+	if holds(t, dir, jwt) || holds(t, dir, leaked) || strings.Contains(d.out.String(), leaked) || holds(t, dir, signals.token) {
 		t.Error("a secret is in the data directory or in the log")
 	}
 }
