@@ -253,8 +253,9 @@ func (s *Responses) before(ctx context.Context, f *remit.Finding, action remit.A
 				p.waiting = *r
 			}
 		case remit.ResponseApproved, remit.ResponseRunning, remit.ResponseVerified:
-			// Whoever asked for it.
-			holds = r.Action == action
+			// Whoever asked for it. What was contained is so until it is undone; what was
+			// rotated is due again one day.
+			holds = r.Action == action && (ours || action == remit.Contain || r.State != remit.ResponseVerified)
 			p.active = p.active || holds
 			if ours && r.AskedBy == asker && p.own.ID == "" {
 				p.own = *r

@@ -218,6 +218,18 @@ func TestAnsweredAgain(t *testing.T) {
 	if all := a.look(); states(all) != "undone verified" {
 		t.Errorf("it has come back: %s", states(all))
 	}
+	// What was done once is done again when it is due again, as a rotation is.
+	a.clock = now.Add(4 * time.Minute)
+	if _, err := a.store.ResolveFindings(t.Context(), remit.FindingScope{System: system, Policies: []string{"account-idle"}}, a.clock, a.clock); err != nil {
+		t.Fatal(err)
+	}
+	a.clock = now.Add(5 * time.Minute)
+	put()
+	for range 2 {
+		if all := a.look(); states(all) != "undone verified verified" {
+			t.Errorf("it has come back again: %s", states(all))
+		}
+	}
 }
 
 // TestRuleLimited leaves to people what a rule would do beyond its limit, what is
