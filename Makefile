@@ -8,7 +8,7 @@ GO ?= go
 TOOL = $(GO) tool -modfile=tools/go.mod
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Enough for a real API server in each of several packages at once.
-TEST_TIMEOUT ?= 20m
+TEST_TIMEOUT ?= 35m
 
 .PHONY: build test test-openbao lint race generate cover setup servers demo-recording vulncheck fuzz clean \
 	bench bench-authorize bench-store bench-scan bench-watch bench-archive bench-activity bench-live
