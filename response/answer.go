@@ -332,7 +332,10 @@ func (s *Responses) answer(ctx context.Context, rule *Rule, f *remit.Finding) (r
 	}
 	if p.active {
 		q.held = &p
-		q.Grades = slices.DeleteFunc([]remit.Grade{remit.FreezeCredentials, remit.RefuseCredentials}, func(g remit.Grade) bool { return !p.grades[g] })
+		// Where the cluster does not ask Remit just now, what was found is frozen.
+		if q.Grades = []remit.Grade{remit.FreezeCredentials}; p.grades[remit.RefuseCredentials] {
+			q.Grades = append(q.Grades, remit.RefuseCredentials)
+		}
 	}
 	r, err := s.Plan(ctx, q)
 	if err != nil {
