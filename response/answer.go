@@ -48,6 +48,10 @@ const maxRemembered = 100_000
 // to answer must not keep the others from being looked after.
 const atOnce = 8
 
+// answered are the states of findings that are answered: not what somebody has
+// suppressed.
+var answered = []remit.FindingState{remit.Open, remit.Acknowledged}
+
 // Look answers every open finding that a rule is about.
 func (a *Responder) Look(ctx context.Context) error {
 	systems, err := a.systems(ctx)
@@ -63,7 +67,7 @@ func (a *Responder) Look(ctx context.Context) error {
 	defer work.Wait()
 	for i := range a.rules {
 		rule := &a.rules[i]
-		f := remit.FindingFilter{MinimumSeverity: rule.Severity, States: []remit.FindingState{remit.Open, remit.Acknowledged}}
+		f := remit.FindingFilter{MinimumSeverity: rule.Severity, States: answered}
 		for _, c := range counts {
 			if len(rule.Policies) > 0 && c.Facet == "policy" && rule.names(c.Value) {
 				f.Policies = append(f.Policies, c.Value)
@@ -98,6 +102,17 @@ func (a *Responder) Look(ctx context.Context) error {
 func (a *Responder) Answer(ctx context.Context, findings []remit.Finding) error {
 	systems, err := a.systems(ctx)
 	if err != nil {
+		return err
+	}
+	// What a person has said of a finding stands in the store alone.
+	f := remit.FindingFilter{States: answered}
+	for i := range findings {
+		f.IDs = append(f.IDs, findings[i].ID)
+	}
+	if len(f.IDs) == 0 {
+		return nil
+	}
+	if findings, _, err = a.responses.o.Store.Findings(ctx, f, remit.PageRequest{Limit: 1000}); err != nil {
 		return err
 	}
 	var work errgroup.Group

@@ -181,6 +181,34 @@ func TestAnswered(t *testing.T) {
 	}
 }
 
+// TestAnsweredAtOnce answers what is announced as the store knows it: what a person
+// has suppressed is left alone. One to which steps were added that are not done yet
+// can be undone, also while everything is stopped.
+func TestAnsweredAtOnce(t *testing.T) {
+	a := newAnswering(t, theft)
+	f := a.find("worker", remit.High, 1)
+	if err := a.store.SetFindingState(t.Context(), f.ID, remit.Suppressed, now.Add(time.Hour), now); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.responder.Answer(t.Context(), []remit.Finding{f}); err != nil || len(a.plans()) != 0 {
+		t.Fatalf("%v %+v", err, a.plans())
+	}
+	f = a.find("other", remit.High, 1)
+	if err := a.responder.Answer(t.Context(), []remit.Finding{f}); err != nil || states(a.plans()) != "verified" {
+		t.Fatalf("%v %s", err, states(a.plans()))
+	}
+	if err := a.responses.Stop(t.Context(), "carol", ""); err != nil {
+		t.Fatal(err)
+	}
+	f = a.find("other", remit.High, 2)
+	if err := a.responder.Answer(t.Context(), []remit.Finding{f}); err != nil || states(a.plans()) != "approved" {
+		t.Fatalf("%v %s", err, states(a.plans()))
+	}
+	if r, err := a.responses.Undo(t.Context(), a.plans()[0].ID, "bob"); err != nil || r.State != remit.ResponseUndone {
+		t.Errorf("%v %s", err, r.State)
+	}
+}
+
 // TestAnsweredAgain has a finding that was mended and came back answered again.
 func TestAnsweredAgain(t *testing.T) {
 	a := newAnswering(t, response.Rule{Name: "idle", Policies: []string{"*-idle"}, Action: remit.Disable, Unapproved: true})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -123,7 +124,11 @@ func (s *Responses) Undo(ctx context.Context, id remit.ID, by string) (remit.Res
 	if err != nil {
 		return r, err
 	}
-	switch r.State {
+	state := r.State
+	if state == remit.ResponseApproved && slices.ContainsFunc(r.Steps, func(step remit.Step) bool { return step.Tries > 0 }) {
+		state = remit.ResponseRunning // steps were added to one that is in effect
+	}
+	switch state {
 	case remit.ResponseVerified, remit.ResponseFailed, remit.ResponseRunning:
 		// Who is carrying it out finds that at his next write, and lets go.
 		if r, err = s.undoing(ctx, r, by); err != nil {
