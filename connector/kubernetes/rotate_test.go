@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -728,9 +729,9 @@ func TestRotateCertificate(t *testing.T) {
 	o.Freeze = true
 	b := newRotationBench(t, c, r)
 	// When the plan waits for the end of the old one, that comes.
-	ahead := time.Duration(0)
+	var ahead atomic.Int64 // the plan asks for the time while the client uses what it has
 	frozen := false
-	b.clock = func() time.Time { return time.Now().Add(ahead) }
+	b.clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	plan, err := r.PlanRotation(ctx, o)
 	if err != nil {
 		t.Fatal(err)
@@ -749,7 +750,8 @@ func TestRotateCertificate(t *testing.T) {
 		}
 		if !frozen {
 			if err := writes(ctx, old); err != nil && strings.Contains(err.Error(), "Remit has contained") {
-				frozen, ahead = true, time.Until(p.Certificate.Ends)+time.Minute
+				frozen = true
+				ahead.Store(int64(time.Until(p.Certificate.Ends) + time.Minute))
 			}
 		}
 		return nil
