@@ -29,7 +29,7 @@ import (
 
 func main() {
 	var b bench
-	grades := flag.String("grades", "freeze-credentials,remove-grants,kill-tokens", "grades of containment, one measurement each")
+	grades := flag.String("grades", "freeze-credentials,refuse-credentials,remove-grants,kill-tokens", "grades of containment, one measurement each")
 	flag.IntVar(&b.runs, "runs", 100, "how many thefts, in each measurement")
 	flag.DurationVar(&b.delay, "delay", 100*time.Millisecond, "how long the API server gathers audit events before it sends them")
 	flag.Parse()

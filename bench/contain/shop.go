@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -53,16 +54,42 @@ func (b *bench) open(ctx context.Context, grade remit.Grade) (_ *shop, err error
 		return nil, err
 	}
 	listen := "127.0.0.1:" + strconv.Itoa(port)
-	create := exec.CommandContext(ctx, b.program, "token", "create", "audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+listen, "--data-dir", dir)
-	var said bytes.Buffer
-	create.Stderr = &said
-	webhook, err := create.Output()
+	program := func(args ...string) ([]byte, error) {
+		command := exec.CommandContext(ctx, b.program, args...)
+		var said bytes.Buffer
+		command.Stderr = &said
+		out, err := command.Output()
+		if err != nil {
+			return nil, fmt.Errorf("remit %s: %w: %s", strings.Join(args[:2], " "), err, said.String())
+		}
+		return out, nil
+	}
+	webhook, err := program("token", "create", "audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+listen, "--data-dir", dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, said.String())
+		return nil, err
 	}
 	config, err := clientcmd.RESTConfigFromKubeConfig(webhook)
 	if err != nil {
 		return nil, err
+	}
+	options := cluster.Options{
+		AuditWebhookURL: config.Host, AuditWebhookCA: config.CAData, AuditWebhookToken: config.BearerToken, AuditWebhookDelay: b.delay,
+	}
+	asked := grade == remit.RefuseCredentials
+	if asked {
+		asks, err := program("token", "create", "authorize", "--for", "authorize", "--system", "prod", "--webhook", "https://"+listen, "--data-dir", dir)
+		if err != nil {
+			return nil, err
+		}
+		file := filepath.Join(dir, "api-server.kubeconfig")
+		if err := os.WriteFile(file, asks, 0o600); err != nil {
+			return nil, err
+		}
+		authorizers, err := program("token", "authorizer", "--kubeconfig", file)
+		if err != nil {
+			return nil, err
+		}
+		options.AuthorizationConfig = string(authorizers)
 	}
 	s := &shop{}
 	defer func() {
@@ -70,15 +97,13 @@ func (b *bench) open(ctx context.Context, grade remit.Grade) (_ *shop, err error
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.cluster, err = cluster.Run(ctx, cluster.Options{
-		AuditWebhookURL: config.Host, AuditWebhookCA: config.CAData, AuditWebhookToken: config.BearerToken, AuditWebhookDelay: b.delay,
-	}); err != nil {
+	if s.cluster, err = cluster.Run(ctx, options); err != nil {
 		return nil, err
 	}
 	if err = s.fill(ctx, b.runs); err != nil {
 		return nil, err
 	}
-	text := "systems:\n  - {name: prod, kubeconfig: " + s.cluster.Kubeconfig + ", mode: enforce, enforce: {kubeconfig: " + s.cluster.Kubeconfig + "}}\n" +
+	text := "systems:\n  - {name: prod, kubeconfig: " + s.cluster.Kubeconfig + ", authorize: " + strconv.FormatBool(asked) + ", mode: enforce, enforce: {kubeconfig: " + s.cluster.Kubeconfig + "}}\n" +
 		"respond:\n  - {name: theft, severity: high, do: contain, grades: [" + string(grade) + "], approval: none, hourly: 100000}\n"
 	if err = os.WriteFile(filepath.Join(dir, "remit.yaml"), []byte(text), 0o600); err != nil {
 		return nil, err
