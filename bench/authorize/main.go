@@ -1,43 +1,41 @@
-//go:build unix
+//go:build linux
 
 // Command authorize measures how long an API server waits for Remit's answer to its
 // authorization webhook. It starts a real API server with many refused credentials in
-// its list, has Remit's own handler follow that list and listen with TLS, and asks it
-// at a steady rate over connections that are kept, as an API server does.
+// its list and `remit serve`, which follows that list, and asks it at a steady rate
+// over a connection that is kept, as an API server does.
 //
 //	go run ./bench/authorize
 //	go run ./bench/authorize -rate 10000 -for 30s
 package main
 
 import (
+	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
-	"remit/connector/kubernetes"
 	"remit/e2e/cluster"
-	"remit/server"
-	"remit/server/authorize"
-	"remit/server/token"
-	"remit/store/sqlstore"
+	"remit/e2e/process"
 )
 
 func main() {
@@ -74,13 +72,16 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := b.refuse(ctx, c); err != nil {
 		return err
 	}
-	address, secret, roots, stop, err := b.serve(ctx, c, dir)
+	group, err := process.NewGroup("remit-bench-authorize")
 	if err != nil {
 		return err
 	}
-	defer stop()
-	b.ask(ctx, "https://"+address+authorize.Path(system), secret, roots)
-	return ctx.Err()
+	defer func() { err = errors.Join(err, group.Close()) }()
+	served, asks, err := b.serve(ctx, c, group, dir)
+	if err != nil {
+		return err
+	}
+	return b.ask(ctx, served, asks)
 }
 
 // refuse fills the list.
@@ -97,52 +98,48 @@ func (b *bench) refuse(ctx context.Context, c *cluster.Cluster) error {
 	return err
 }
 
-// serve listens as `remit serve` does.
-func (b *bench) serve(ctx context.Context, c *cluster.Cluster, dir string) (address, secret string, roots *x509.CertPool, stop func(), err error) {
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	store, err := sqlstore.Open(ctx, filepath.Join(dir, "remit.db"))
+// serve starts `remit serve` and waits until it refuses what is in the list. The
+// configuration is that with which an API server asks it.
+func (b *bench) serve(ctx context.Context, c *cluster.Cluster, group *process.Group, dir string) (*process.Process, *rest.Config, error) {
+	program := filepath.Join(dir, "remit")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "remit/cmd/remit")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return nil, nil, fmt.Errorf("build remit: %w", err)
+	}
+	port, err := process.FreePort()
 	if err != nil {
-		return
+		return nil, nil, err
 	}
-	tokens, err := token.New(store, make([]byte, 32), nil)
+	address := "127.0.0.1:" + strconv.Itoa(port)
+	config := "listen: {address: " + address + ", events: false}\nsystems:\n  - {name: " + system + ", kubeconfig: " + c.Kubeconfig + ", authorize: true}\n"
+	if err := os.WriteFile(filepath.Join(dir, "remit.yaml"), []byte(config), 0o600); err != nil {
+		return nil, nil, err
+	}
+	create := exec.CommandContext(ctx, program, "token", "create", "api-server", "--for", "authorize", "--system", system, "--webhook", "https://"+address, "--data-dir", dir)
+	create.Stderr = os.Stderr
+	kubeconfig, err := create.Output()
 	if err != nil {
-		return
+		return nil, nil, fmt.Errorf("remit token create: %w", err)
 	}
-	if secret, _, err = tokens.Create(ctx, token.Request{Client: "api-server", Scope: token.Authorize, System: system}); err != nil {
-		return
-	}
-	authorizer, err := kubernetes.OpenAuthorizerRESTConfig(c.Admin, log)
+	asks, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
-		return
+		return nil, nil, err
 	}
-	authority, err := server.OpenAuthority(dir)
+	served, err := group.Start(process.Command{Name: "remit", Path: program, Args: []string{"serve", "--data-dir", dir}})
 	if err != nil {
-		return
+		return nil, nil, err
 	}
-	certificates, err := server.OwnCertificates(authority, nil)
+	client, err := rest.HTTPClientFor(asks)
 	if err != nil {
-		return
+		return nil, nil, err
 	}
-	l, err := server.Listen("127.0.0.1:0", certificates)
-	if err != nil {
-		return
-	}
-	mux := http.NewServeMux()
-	mux.Handle(authorize.Pattern, &authorize.Handler{Tokens: token.NewCache(tokens), Answers: map[string]http.Handler{system: authorizer}, Log: log})
-	ctx, cancel := context.WithCancel(ctx)
-	var work sync.WaitGroup
-	work.Go(func() { _ = authorizer.Run(ctx) })
-	work.Go(func() { _ = server.Serve(ctx, l, mux, log) })
-	for !authorizer.Ready() && ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
-	}
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(authority.PEM())
-	return l.Addr().String(), secret, roots, func() {
-		cancel()
-		work.Wait()
-		store.Close()
-	}, nil
+	return served, asks, served.Wait(ctx, func(ctx context.Context) error {
+		if !askOnce(ctx, client, asks.Host, 0, true) {
+			return errors.New("it does not refuse what is in the list")
+		}
+		return nil
+	})
 }
 
 // review is what an API server asks about a pod's request, as it writes it.
@@ -157,16 +154,22 @@ const workers = 64
 // ask sends at a steady rate and prints how long the answers took: of those that
 // were sent, and counted from when they were due, which also holds what this
 // machine was late to send them.
-func (b *bench) ask(ctx context.Context, url, secret string, roots *x509.CertPool) {
-	client := &http.Client{Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: workers,
-	}}
+func (b *bench) ask(ctx context.Context, served *process.Process, asks *rest.Config) error {
+	// Who asks stands for an API server, which has far more in memory and so
+	// collects its garbage far less often than a small program would.
+	debug.SetGCPercent(1000)
+	client, err := rest.HTTPClientFor(asks)
+	if err != nil {
+		return err
+	}
 	total := int(float64(b.rate) * b.lasts.Seconds())
 	sent, due := make([]time.Duration, total), make([]time.Duration, total)
 	var mu sync.Mutex
 	wrong, next := 0, 0
-	var before syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	before, err := processorTime(served)
+	if err != nil {
+		return err
+	}
 	began := time.Now()
 	var work sync.WaitGroup
 	for range workers {
@@ -183,7 +186,7 @@ func (b *bench) ask(ctx context.Context, url, secret string, roots *x509.CertPoo
 				time.Sleep(time.Until(at))
 				start := time.Now()
 				// Half of them are refused.
-				ok := askOnce(ctx, client, url, secret, i%(2*b.refused), i%(2*b.refused) < b.refused)
+				ok := askOnce(ctx, client, asks.Host, i%(2*b.refused), i%(2*b.refused) < b.refused)
 				sent[i], due[i] = time.Since(start), time.Since(at)
 				if !ok {
 					mu.Lock()
@@ -195,10 +198,12 @@ func (b *bench) ask(ctx context.Context, url, secret string, roots *x509.CertPoo
 	}
 	work.Wait()
 	took := time.Since(began)
-	var after syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after) // of oneself it never fails
+	after, err := processorTime(served)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("%d requests in %s: %.0f a second, %d refused credentials in the list, %d wrong answers\n", total, took.Round(time.Millisecond), float64(total)/took.Seconds(), b.refused, wrong)
-	fmt.Printf("%v of processor time each, of those who ask and who answers together\n", (cpu(&after)-cpu(&before))/time.Duration(total))
+	fmt.Printf("%v of remit serve's processor time each\n", (after-before)/time.Duration(total))
 	for _, row := range []struct {
 		what string
 		all  []time.Duration
@@ -207,16 +212,33 @@ func (b *bench) ask(ctx context.Context, url, secret string, roots *x509.CertPoo
 		at := func(q float64) time.Duration { return row.all[int(q*float64(total-1))].Round(10 * time.Microsecond) }
 		fmt.Printf("%-32s p50 %v  p90 %v  p99 %v  most %v\n", row.what, at(.5), at(.9), at(.99), at(1))
 	}
+	return ctx.Err()
 }
 
-func cpu(r *syscall.Rusage) time.Duration { return time.Duration(r.Utime.Nano() + r.Stime.Nano()) }
+// processorTime is what a process has used of it, in user and kernel mode:
+// proc_pid_stat(5), in clock ticks, of which Linux tells a hundred a second.
+func processorTime(p *process.Process) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	ticks := 0
+	for _, field := range fields[11:13] { // utime and stime, the 14th and 15th
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / 100, nil
+}
 
-func askOnce(ctx context.Context, client *http.Client, url, secret string, credential int, refused bool) bool {
+func askOnce(ctx context.Context, client *http.Client, url string, credential int, refused bool) bool {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(fmt.Sprintf(review, credential)))
 	if err != nil {
 		return false
 	}
-	r.Header.Set("Authorization", "Bearer "+secret)
 	r.Header.Set("Content-Type", "application/json")
 	resp, err := client.Do(r)
 	if err != nil {
