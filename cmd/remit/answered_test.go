@@ -15,6 +15,7 @@ import (
 
 	"remit"
 	"remit/e2e/cluster"
+	"remit/e2e/postgres"
 	"remit/store/sqlstore"
 )
 
@@ -24,8 +25,20 @@ import (
 // one by the stolen token itself; a person undoes it and the rule does not come
 // back to it.
 func TestTheftAnswered(t *testing.T) {
-	dir, address := t.TempDir(), freeAddress(t)
-	webhook, err := run(t, "token", "create", "prod-audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+address, "--data-dir", dir)
+	t.Run("sqlite", func(t *testing.T) {
+		dir := t.TempDir()
+		theftAnswered(t, dir, filepath.Join(dir, "remit.db"))
+	})
+	t.Run("postgres", func(t *testing.T) { theftAnswered(t, t.TempDir(), postgres.Database(t)) })
+}
+
+func theftAnswered(t *testing.T, dir, url string) {
+	address := freeAddress(t)
+	run := func(t *testing.T, args ...string) (string, error) {
+		t.Helper()
+		return run(t, append(args, "--data-dir", dir, "--store", url)...)
+	}
+	webhook, err := run(t, "token", "create", "prod-audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,8 +55,8 @@ func TestTheftAnswered(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "remit.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	served := serving(t, "--listen", address, "--data-dir", dir)
-	store, err := sqlstore.Open(t.Context(), filepath.Join(dir, "remit.db"))
+	served := serving(t, "--listen", address, "--data-dir", dir, "--store", url)
+	store, err := sqlstore.Open(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +134,7 @@ func TestTheftAnswered(t *testing.T) {
 			t.Errorf("plan %s %s about %s by %s", p.ID, p.State, p.Subject.Ref, p.AskedBy)
 		}
 	}
-	out, err := run(t, "plans", "show", string(all[0].ID), "--data-dir", dir)
+	out, err := run(t, "plans", "show", string(all[0].ID))
 	t.Log(out, err)
 
 	for _, p := range all {

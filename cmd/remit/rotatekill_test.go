@@ -151,7 +151,7 @@ rotation:
 					counting.Lock()
 					uses++
 					counting.Unlock()
-					time.Sleep(100 * time.Millisecond)
+					time.Sleep(200 * time.Millisecond)
 				}
 			})
 		}
@@ -240,7 +240,7 @@ rotation:
 		soon := func(longest int, ended <-chan struct{}) {
 			if random.IntN(2) > 0 {
 				before := fmt.Sprint(at())
-				for until := time.Now().Add(4 * time.Second); time.Now().Before(until) && fmt.Sprint(at()) == before; {
+				for until := time.Now().Add(2 * time.Second); time.Now().Before(until) && fmt.Sprint(at()) == before; {
 					select {
 					case <-ended:
 						return
@@ -301,10 +301,11 @@ rotation:
 				time.Sleep(200 * time.Millisecond)
 				continue
 			}
-			soon(8000, nil)
+			soon(3000, nil)
 			kill("serve", served.kill)
 			served = serve()
 		}
+		t.Logf("killed %d times, %d credentials rotated", killed, rotated+len(names))
 		// The API server may remember what was ended for ten seconds.
 		for i, token := range old {
 			wait(t, 15*time.Second, "the old token to be refused: "+names[i], func() bool { return usesToken(ctx, token) != nil })
@@ -355,7 +356,7 @@ rotation:
 			}
 		}
 	}
-	// What is not in a plan is not in the cluster either.
+	// What is in no plan is not in the cluster either.
 	left, err := secrets.List(ctx, metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
