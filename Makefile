@@ -10,7 +10,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 # Enough for a real API server in each of several packages at once.
 TEST_TIMEOUT ?= 35m
 
-.PHONY: build test test-openbao lint race generate cover setup servers demo-recording vulncheck fuzz clean \
+.PHONY: build test test-openbao test-kills lint race generate cover setup servers demo-recording vulncheck fuzz clean \
 	bench bench-authorize bench-store bench-scan bench-watch bench-archive bench-activity bench-live
 
 build: ## The static binary, in bin/remit
@@ -49,6 +49,9 @@ servers: ## The real API server, etcd, S3 and OpenBao server, built once and cac
 test-openbao: ## Rotation on a real OpenBao, whose build takes too long for CI
 	$(GO) run ./e2e/cmd/servers -openbao
 	$(GO) test -tags openbao -timeout $(TEST_TIMEOUT) ./connector/openbao
+
+test-kills: setup servers ## Containment and rotation, killed 300 times each at random moments (about 20 minutes)
+	REMIT_KILLS=300 $(GO) test ./cmd/remit -run 'AnsweredKilled|ServedRotationKilled' -timeout 90m -v
 
 demo-recording: servers ## Makes the recording behind `remit demo` anew from a real API server
 	$(GO) run ./e2e/cmd/record -o cmd/remit/demo/recording.json.gz

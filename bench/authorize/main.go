@@ -27,6 +27,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -81,7 +82,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return b.ask(ctx, served, asks)
+	return errors.Join(b.ask(ctx, served, asks), served.Stop(syscall.SIGTERM, time.Minute))
 }
 
 // refuse fills the list.

@@ -257,6 +257,7 @@ rotation:
 		// The passwords are asked for by commands that are killed, until there is a
 		// plan; then it is the server that goes on with it.
 		began := time.Now()
+		killing := func() bool { return killed < kills && time.Since(began) < time.Minute } // it must come to an end
 		for {
 			all, done := plans(), 0
 			for i, name := range names {
@@ -271,17 +272,15 @@ rotation:
 					}
 					ended := make(chan struct{})
 					go func() { _ = rotate.Wait(); close(ended) }()
-					if killed < kills {
-						soon(1500, ended)
-					}
-					select {
-					case <-ended:
-					default:
-						if killed < kills {
+					if killing() && random.IntN(2) > 0 {
+						soon(3000, ended)
+						select {
+						case <-ended:
+						default:
 							kill("command", func() { _ = rotate.Process.Kill() })
 						}
-						<-ended
 					}
+					<-ended
 					if strings.Contains(said.String(), "panic") {
 						t.Errorf("rotate %s: %s", name, said.String())
 					}
@@ -297,7 +296,7 @@ rotation:
 				}
 				t.Fatalf("of %d credentials %d are rotated after %s", len(names), done, time.Since(began))
 			}
-			if killed >= kills || time.Since(began) > time.Minute { // it must come to an end
+			if !killing() {
 				time.Sleep(200 * time.Millisecond)
 				continue
 			}
