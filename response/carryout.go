@@ -213,6 +213,7 @@ func (s *Responses) try(ctx context.Context, step remit.Step, do, verify func(co
 	ctx, cancel := context.WithTimeout(ctx, s.o.Wait)
 	defer cancel()
 	const longest = 5 * time.Second
+	var last error // that was not about the time that is over
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, longest) {
 		err := do(ctx, step)
 		if err == nil && verify != nil {
@@ -223,6 +224,12 @@ func (s *Responses) try(ctx context.Context, step remit.Step, do, verify func(co
 		}
 		if err == nil || !again(err) {
 			return err
+		}
+		// A request that the end of the time cut off says nothing about why.
+		if ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+			last = err
+		} else if err = last; err == nil {
+			err = remit.Errorf(remit.Unavailable, "", "%s had not answered within %s", step.Object, s.o.Wait)
 		}
 		select {
 		case <-ctx.Done():
