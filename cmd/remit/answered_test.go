@@ -11,7 +11,6 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"remit"
 	"remit/e2e/cluster"
@@ -38,18 +37,7 @@ func theftAnswered(t *testing.T, dir, url string) {
 		t.Helper()
 		return run(t, append(args, "--data-dir", dir, "--store", url)...)
 	}
-	webhook, err := run(t, "token", "create", "prod-audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := clientcmd.RESTConfigFromKubeConfig([]byte(webhook))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := openShop(t, cluster.Start(t, func(o *cluster.Options) {
-		o.AuditWebhookURL, o.AuditWebhookCA, o.AuditWebhookToken = config.Host, config.CAData, config.BearerToken
-		o.AuditWebhookDelay = 100 * time.Millisecond
-	}))
+	s := openShop(t, cluster.Start(t, auditsTo(t, address, "--data-dir", dir, "--store", url)))
 	text := "systems:\n  - name: prod\n    kubeconfig: " + s.Kubeconfig + "\n    mode: enforce\n    enforce: {kubeconfig: " + s.Kubeconfig + "}\n" +
 		"respond:\n  - {name: theft, severity: high, systems: [prod], do: contain, approval: none}\n"
 	if err := os.WriteFile(filepath.Join(dir, "remit.yaml"), []byte(text), 0o600); err != nil {

@@ -17,7 +17,6 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"remit"
 	"remit/e2e/cluster"
@@ -36,18 +35,7 @@ func TestAnsweredKilled(t *testing.T) {
 	}
 	program := built(t)
 	dir, address := t.TempDir(), freeAddress(t)
-	webhook, err := run(t, "token", "create", "prod-audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+address, "--data-dir", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := clientcmd.RESTConfigFromKubeConfig([]byte(webhook))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := openShop(t, cluster.Start(t, func(o *cluster.Options) {
-		o.AuditWebhookURL, o.AuditWebhookCA, o.AuditWebhookToken = config.Host, config.CAData, config.BearerToken
-		o.AuditWebhookDelay = 100 * time.Millisecond
-	}))
+	s := openShop(t, cluster.Start(t, auditsTo(t, address, "--data-dir", dir)))
 	text := "systems:\n  - name: prod\n    kubeconfig: " + s.Kubeconfig + "\n    mode: enforce\n    enforce: {kubeconfig: " + s.Kubeconfig + "}\n" +
 		"respond:\n  - {name: theft, severity: high, do: contain, grades: [freeze-credentials, remove-grants, kill-tokens], approval: none, hourly: 100000}\n"
 	if err := os.WriteFile(filepath.Join(dir, "remit.yaml"), []byte(text), 0o600); err != nil {

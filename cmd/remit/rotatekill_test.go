@@ -21,7 +21,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"remit"
 	"remit/e2e/cluster"
@@ -43,18 +42,7 @@ func TestServedRotationKilled(t *testing.T) {
 	}
 	program := built(t)
 	dir, address := t.TempDir(), freeAddress(t)
-	webhook, err := run(t, "token", "create", "prod-audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+address, "--data-dir", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	audit, err := clientcmd.RESTConfigFromKubeConfig([]byte(webhook))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := cluster.Start(t, func(o *cluster.Options) {
-		o.AuditWebhookURL, o.AuditWebhookCA, o.AuditWebhookToken = audit.Host, audit.CAData, audit.BearerToken
-		o.AuditWebhookDelay = 100 * time.Millisecond
-	})
+	c := cluster.Start(t, auditsTo(t, address, "--data-dir", dir))
 	db := postgres.Start(t)
 	ctx := t.Context()
 	ns := c.Namespace(t)

@@ -13,6 +13,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"remit/e2e/cluster"
 )
 
 // daemon is a running `remit serve`.
@@ -118,4 +122,22 @@ func holds(t *testing.T, dir, text string) (found bool) {
 		t.Fatal(err)
 	}
 	return found
+}
+
+// auditsTo has a cluster send its audit log, every 100 ms, to the `remit serve` that
+// is to listen at an address. The flags say where its data is.
+func auditsTo(t *testing.T, address string, flags ...string) func(*cluster.Options) {
+	t.Helper()
+	webhook, err := run(t, append([]string{"token", "create", "prod-audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://" + address}, flags...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := clientcmd.RESTConfigFromKubeConfig([]byte(webhook))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(o *cluster.Options) {
+		o.AuditWebhookURL, o.AuditWebhookCA, o.AuditWebhookToken = config.Host, config.CAData, config.BearerToken
+		o.AuditWebhookDelay = 100 * time.Millisecond
+	}
 }

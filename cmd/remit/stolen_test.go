@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"remit"
 	"remit/e2e/cluster"
@@ -264,18 +263,7 @@ func TestStolenToken(t *testing.T) {
 // there within a second of the first mint.
 func TestStolenTokenLive(t *testing.T) {
 	dir, address := t.TempDir(), freeAddress(t)
-	webhook, err := run(t, "token", "create", "prod-audit", "--system", "prod", "--source", "kubernetes", "--webhook", "https://"+address, "--data-dir", dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := clientcmd.RESTConfigFromKubeConfig([]byte(webhook))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := openShop(t, cluster.Start(t, func(o *cluster.Options) {
-		o.AuditWebhookURL, o.AuditWebhookCA, o.AuditWebhookToken = config.Host, config.CAData, config.BearerToken
-		o.AuditWebhookDelay = 100 * time.Millisecond
-	}))
+	s := openShop(t, cluster.Start(t, auditsTo(t, address, "--data-dir", dir)))
 	served := serving(t, "--kubeconfig", s.Kubeconfig, "--system", "prod", "--listen", address, "--data-dir", dir)
 	store, err := sqlstore.Open(t.Context(), filepath.Join(dir, "remit.db"))
 	if err != nil {
