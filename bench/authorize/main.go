@@ -91,11 +91,11 @@ func (b *bench) refuse(ctx context.Context, c *cluster.Cluster) error {
 	if _, err := c.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	list := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "remit-contained"}, Data: map[string]string{}}
+	list := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "remit-contained"}, StringData: map[string]string{}}
 	for i := range b.refused {
-		list.Data[fmt.Sprintf("JTI-%08d", i)] = "refuse"
+		list.StringData[fmt.Sprintf("refuse.JTI-%08d", i)] = "by hand"
 	}
-	_, err := c.Client.CoreV1().ConfigMaps(namespace).Create(ctx, list, metav1.CreateOptions{})
+	_, err := c.Client.CoreV1().Secrets(namespace).Create(ctx, list, metav1.CreateOptions{})
 	return err
 }
 

@@ -131,7 +131,7 @@ func TestAnsweredKilled(t *testing.T) {
 				t.Errorf("%s: token %d still mints", victim, i)
 			}
 		}
-		contained, err := s.Client.CoreV1().ConfigMaps("remit-system").Get(t.Context(), "remit-contained", metav1.GetOptions{})
+		contained, err := s.Client.CoreV1().Secrets("remit-system").Get(t.Context(), "remit-contained", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +143,7 @@ func TestAnsweredKilled(t *testing.T) {
 			}
 		}
 		for key, value := range contained.Data {
-			if words := strings.Fields(value); len(words) > freezing {
+			if words := strings.Fields(string(value)); len(words) > freezing {
 				t.Errorf("%s: %s is held %d times by %d steps: %s", victim, key, len(words), freezing, value)
 			}
 		}
@@ -196,7 +196,7 @@ func TestAnsweredKilled(t *testing.T) {
 		if was, is := asJSON(t, before), asJSON(t, after); was != is {
 			t.Errorf("%s: undone the binding is %s, and was %s", victim, is, was)
 		}
-		if contained, err = s.Client.CoreV1().ConfigMaps("remit-system").Get(t.Context(), "remit-contained", metav1.GetOptions{}); err != nil || len(contained.Data) > 0 {
+		if contained, err = s.Client.CoreV1().Secrets("remit-system").Get(t.Context(), "remit-contained", metav1.GetOptions{}); err != nil || len(contained.Data) > 0 {
 			t.Errorf("%s: undone, there is still held: %v %v", victim, contained.Data, err)
 		}
 		if again, err := s.Client.CoreV1().ServiceAccounts(shopNamespace).Get(t.Context(), victim, metav1.GetOptions{}); err != nil || again.UID != anew.UID {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,9 +28,9 @@ import (
 // what a refused credential does, and has no opinion of anything else: it allows
 // nobody anything.
 //
-// What is refused stands in the ConfigMap that the [Enforcer] writes. The
+// What is refused stands in the Secret that the [Enforcer] writes. The
 // Authorizer keeps it in memory and follows it with a login that may list and
-// watch this one ConfigMap; when the cluster is lost, what is known stays refused.
+// watch this one Secret; when the cluster is lost, what is known stays refused.
 // Safe for concurrent use; an answer takes no lock.
 type Authorizer struct {
 	client *client
@@ -106,8 +105,8 @@ func (a *Authorizer) Run(ctx context.Context) error {
 // list is known to be so.
 func (a *Authorizer) follow(ctx context.Context, current func()) error {
 	only := metav1.ListOptions{FieldSelector: "metadata.name=" + containedName}
-	l := listingOf["ConfigMap"]
-	data := map[string]string(nil)
+	l := listingOf["Secret"]
+	data := map[string][]byte(nil)
 	_, version, err := a.client.page(ctx, l, enforceSystemNamespace, only, func(o runtime.Object) { data = containedData(o) })
 	if err != nil {
 		return err
@@ -127,27 +126,27 @@ func (a *Authorizer) follow(ctx context.Context, current func()) error {
 	})
 }
 
-// containedData is what the ConfigMap of contained credentials holds; nil of any
-// other object.
-func containedData(o runtime.Object) map[string]string {
-	if m, ok := o.(*corev1.ConfigMap); ok && m.Name == containedName && m.Namespace == enforceSystemNamespace {
-		return m.Data
+// containedData is what the Secret of contained credentials holds; nil of any other
+// object.
+func containedData(o runtime.Object) map[string][]byte {
+	if s, ok := o.(*corev1.Secret); ok && s.Name == containedName && s.Namespace == enforceSystemNamespace {
+		return s.Data
 	}
 	return nil
 }
 
-func (a *Authorizer) keep(data map[string]string) {
+func (a *Authorizer) keep(data map[string][]byte) {
 	refused := refusedIn(data)
 	a.refused.Store(&refused)
 }
 
-// refusedIn are the credentials that the entries of the ConfigMap refuse.
-func refusedIn(data map[string]string) map[string]struct{} {
+// refusedIn are the credentials that the entries of the Secret refuse.
+func refusedIn(data map[string][]byte) map[string]struct{} {
 	refused := map[string]struct{}{}
-	for key, value := range data {
-		holds := func(hold string) bool { return hold == holdRefuse || strings.HasPrefix(hold, holdRefuse+":") }
-		if !strings.HasPrefix(key, accountKey) && slices.ContainsFunc(strings.Fields(value), holds) {
-			refused[credentialOfKey(key)] = struct{}{}
+	for key := range data {
+		name, ok := strings.CutPrefix(key, holdRefuse+".")
+		if ok && name != "" && !strings.HasPrefix(name, accountKey) {
+			refused[credentialOfKey(name)] = struct{}{}
 		}
 	}
 	return refused

@@ -460,10 +460,10 @@ func TestFromSecretMetadata(t *testing.T) {
 		return []metav1.ManagedFieldsEntry{{Time: &when, FieldsV1: metav1.NewFieldsV1(string(raw))}}
 	}
 	for name, tt := range map[string]struct {
-		typ, name   string
-		keys        []string
-		annotations map[string]string
-		want        string
+		typ, ns, name string
+		keys          []string
+		annotations   map[string]string
+		want          string
 	}{
 		"token": {
 			typ: string(corev1.SecretTypeServiceAccountToken), annotations: map[string]string{corev1.ServiceAccountNameKey: "deployer"},
@@ -477,6 +477,8 @@ func TestFromSecretMetadata(t *testing.T) {
 		"tls, by its keys": {keys: []string{"tls.crt", "tls.key"}, want: "tls.crt certificate private-key=true unread=true\n"},
 		"opaque":           {typ: "Opaque", keys: []string{"password", "username", "host", "api-key"}, want: "api-key api-key recognised-by=name unread=true\npassword password recognised-by=name unread=true\n"},
 		"opaque unknown":   {typ: "Opaque"},
+		"contained":        {ns: enforceSystemNamespace, name: containedName, keys: []string{"mint.SA-shop_api-password"}},
+		"as contained":     {name: containedName, keys: []string{"api-password"}, want: "api-password password recognised-by=name unread=true\n"},
 		"helm":             {name: "sh.helm.release.v1.app.v1", keys: []string{"release", "token"}},
 		"docker":           {typ: string(corev1.SecretTypeDockerConfigJson), want: ".dockerconfigjson password unread=true\n"},
 		"basic":            {typ: string(corev1.SecretTypeBasicAuth), want: "password password unread=true\n"},
@@ -492,6 +494,9 @@ func TestFromSecretMetadata(t *testing.T) {
 			meta := &metav1.PartialObjectMetadata{ObjectMeta: credMeta("a", "s")}
 			if tt.name != "" {
 				meta.Name = tt.name
+			}
+			if tt.ns != "" {
+				meta.Namespace = tt.ns
 			}
 			meta.Annotations = tt.annotations
 			if tt.keys != nil {

@@ -30,16 +30,17 @@ func secretPlace(meta *metav1.ObjectMeta, c *credentials) place {
 	return p
 }
 
-// helmState tells a Secret in which Helm keeps the state of a release: its
-// manifests, compressed, and no credential of its own.
-func helmState(meta *metav1.ObjectMeta, typ string) bool {
-	return typ == helmRelease || strings.HasPrefix(meta.Name, "sh.helm.release.v1.")
+// holdsNoCredential tells a Secret in which Helm keeps the state of a release (its
+// manifests, compressed), and the one that lists what Remit has contained.
+func holdsNoCredential(meta *metav1.ObjectMeta, typ string) bool {
+	return typ == helmRelease || strings.HasPrefix(meta.Name, "sh.helm.release.v1.") ||
+		meta.Namespace == enforceSystemNamespace && meta.Name == containedName
 }
 
 // fromSecret makes credentials of a Secret's type and values. At most
 // [secret.MaxValue] bytes of a value are looked at.
 func (c *credentials) fromSecret(sec *corev1.Secret) []remit.Credential {
-	if helmState(&sec.ObjectMeta, string(sec.Type)) {
+	if holdsNoCredential(&sec.ObjectMeta, string(sec.Type)) {
 		return nil
 	}
 	data := sec.Data
@@ -246,7 +247,7 @@ func appliedData(meta *metav1.ObjectMeta) (map[string][]byte, bool) {
 // have. They carry the attribute unread and no fingerprint.
 func (c *credentials) fromSecretMetadata(meta *metav1.PartialObjectMetadata, typ string) []remit.Credential {
 	m := &meta.ObjectMeta
-	if helmState(m, typ) {
+	if holdsNoCredential(m, typ) {
 		return nil
 	}
 	f := c.at(secretPlace(m, c))

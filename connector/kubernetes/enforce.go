@@ -91,7 +91,7 @@ const (
 // EnforcerRights are the least rights of an enforcer's login: the rules of a
 // ClusterRole, and those of a Role in the namespace remit-system, which is made by
 // hand then: deploy/kubernetes/enforcer.yaml has both. A login that may make
-// ConfigMaps everywhere needs no Role, and Prepare makes the namespace.
+// Secrets and ConfigMaps everywhere needs no Role, and Prepare makes the namespace.
 //
 // Who may bind roles can become an administrator: guard this login like one. The
 // right cannot be less, as a grant that cannot be put back must not be removed.
@@ -116,9 +116,9 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		},
 		// The API server's own audience, which a guard must not refuse.
 		{NonResourceURLs: []string{"/.well-known/openid-configuration"}, Verbs: []string{"get"}},
-		// Who writes a policy must be able to get a ConfigMap named "*", which
-		// no ConfigMap is: this gives no ConfigMap away.
-		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get"}, ResourceNames: []string{"*"}},
+		// Who writes a policy must be able to get a Secret named "*", which no
+		// Secret is: this gives no Secret away.
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}, ResourceNames: []string{"*"}},
 		// Grants. To write a binding one must hold the role's rights or bind.
 		{APIGroups: []string{rbacv1.GroupName}, Resources: []string{"rolebindings", "clusterrolebindings"}, Verbs: []string{"get", "list", "create", "patch", "delete"}},
 		// Roles with what was used. To write one, one must hold its rights or
@@ -140,8 +140,9 @@ func EnforcerRights() (cluster, system []rbacv1.PolicyRule) {
 		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"patch", "delete"}},
 	}
 	system = []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}},
-		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "patch"}, ResourceNames: []string{containedName}},
+		{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"create"}}, // never really: the probe
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"create"}},
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "patch"}, ResourceNames: []string{containedName}},
 	}
 	return cluster, system
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // Credentials are frozen by admission: a policy compares the credential of every
-// request that changes something with the keys of one ConfigMap. Reads do not
+// request that changes something with the keys of one Secret. Reads do not
 // pass through admission, and a request made by impersonation carries the
 // credential of nobody: neither is stopped by this. Nor is, by the API server's
 // own rule, a change of admission policies: who may make one can lift this.
@@ -33,10 +33,20 @@ import (
 // those of its pods nothing that is bound to anything. What can still be minted
 // then mints no more, and is listed when the log has shown it.
 //
-// A value lists holds, separated by spaces: "mint:", "all:" or "refuse:" and the
-// plan that holds. Several plans may hold the same credential, and it is free when
-// the last has let go. A person may write just the word. What is refused (see
-// [Authorizer]) is held by "all:" as well, since admission knows no "refuse".
+// A key says how much is held and of whom: "mint.", "all." or "refuse." and the
+// credential or the account. Its value lists the plans that hold it, separated by
+// spaces. Several may hold the same, and it is free when the last has let go. A
+// person may write a key too, with whatever value. What is refused (see
+// [Authorizer]) is held by "all." as well, since admission knows no "refuse".
+//
+// It is a Secret, though nothing in it is secret, because the API server follows
+// Secrets for itself as long as it runs (a token is looked up there). Of the kinds
+// that it follows for policies only, it forgets one for good as soon as no binding
+// names it for a second: with a ConfigMap, a policy that was deleted and made anew,
+// be it somebody else's, would be the end of containment until the next restart
+// (https://github.com/kubernetes/kubernetes/issues/130887). A custom resource is
+// taken up again, but is not there yet when an API server starts, and a policy that
+// fails closed then refuses everything.
 const (
 	policyName    = "remit-containment"
 	guardName     = "remit-containment-guard"
@@ -44,8 +54,6 @@ const (
 	probeName     = "remit-probe" // never really made
 	probeKey      = "credential"
 
-	// What a plan's name is made of has neither "mint" nor "all" in it, which
-	// are looked for in the whole value; nor has "refuse".
 	holdMint   = "mint"
 	holdAll    = "all"
 	holdRefuse = "refuse"
@@ -53,15 +61,18 @@ const (
 	// Kubernetes takes 1 MiB of values, etcd 1.5 MiB of everything: keys,
 	// values and what the API server adds.
 	maxContained = 1 << 20
-	// The longest key that Kubernetes takes.
-	maxCredential = 253
+	// The longest key that Kubernetes takes, without the level.
+	maxCredential = 253 - len(holdRefuse+".")
 )
+
+// containedRef is the Secret.
+var containedRef = remit.Ref{Kind: "Secret", Namespace: enforceSystemNamespace, Name: containedName}
 
 // credentialForm is how a credential's identifier looks in the audit log. What
 // else a key may not hold cannot be part of one.
 var credentialForm = regexp.MustCompile(`^(JTI|X509SHA256)=[-._a-zA-Z0-9]+$`)
 
-// credentialKey is the key of a credential in the ConfigMap.
+// credentialKey names a credential in the keys of the Secret.
 func credentialKey(credential string) (string, error) {
 	if len(credential) > maxCredential || !credentialForm.MatchString(credential) {
 		return "", remit.Errorf(remit.Invalid, "plan containment",
@@ -79,14 +90,14 @@ const (
 	accountKey  = "SA-"
 )
 
-// keyOfAccount is the key of an account in the ConfigMap.
+// keyOfAccount names an account in the keys of the Secret.
 func keyOfAccount(ref remit.Ref) (string, bool) {
 	key := accountKey + ref.Namespace + "_" + ref.Name
 	return key, ref.Kind == "ServiceAccount" && keyForm.MatchString(key)
 }
 
-// freezeLevels says what is held of each credential and account, by its key. An
-// account whose key would be too long is left out: its name is as long as it may be,
+// freezeLevels says what is held of each credential and account, by its name. An
+// account whose name would be too long is left out: its name is as long as it may be,
 // and its credentials are held all the same.
 func freezeLevels(stolen, forged []string, minters []remit.Ref) (map[string]string, error) {
 	out := map[string]string{}
@@ -122,7 +133,7 @@ const (
 
 	// What an attacker would change to free himself. The name is absent when a
 	// whole collection is deleted.
-	isOwn = `(request.resource.group == "" && request.resource.resource == "configmaps" && has(request.namespace) && request.namespace == "` + enforceSystemNamespace + `" && ` +
+	isOwn = `(request.resource.group == "" && request.resource.resource == "secrets" && has(request.namespace) && request.namespace == "` + enforceSystemNamespace + `" && ` +
 		isNamed + containedName + isNamedEnd + `) || ` +
 		`(request.resource.group == "" && request.resource.resource == "namespaces" && ` + isNamed + enforceSystemNamespace + isNamedEnd + `) || ` +
 		`(request.resource.group == "admissionregistration.k8s.io" && request.resource.resource in ["validatingadmissionpolicies", "validatingadmissionpolicybindings"] && ` +
@@ -139,13 +150,10 @@ const (
 	// Neither a namespace nor an account has "_" in its name.
 	isAccount        = `has(request.userInfo.username) && request.userInfo.username.startsWith("` + accountUser + `")`
 	accountOfRequest = `(` + isAccount + `) ? "` + accountKey + `" + request.userInfo.username.substring(22).replace(":", "_") : ""`
-	holdOfAccount    = `variables.account != "" && params != null && has(params.data) && variables.account in params.data ? string(params.data[variables.account]) : ""`
 
 	// What a pod's own token may mint all the same.
 	isPodsUnbound = `has(request.userInfo.extra) && "` + extraPod + `" in request.userInfo.extra && ` +
 		`request.resource.resource == "serviceaccounts" && object != null && !(has(object.spec) && has(object.spec.boundObjectRef) && object.spec.boundObjectRef != null)`
-
-	holdOfRequest = `params != null && has(params.data) && variables.credential in params.data ? string(params.data[variables.credential]) : ""`
 
 	// A Secret of that type is filled with a token by the controller.
 	isMint = `(request.operation == "CREATE" && (` +
@@ -153,6 +161,12 @@ const (
 		`(request.resource.group == "certificates.k8s.io" && request.resource.resource == "certificatesigningrequests") || ` +
 		`(request.resource.group == "" && request.resource.resource == "secrets" && object != null && has(object.type) && object.type == "kubernetes.io/service-account-token")))`
 )
+
+// isHeld says whether what a variable names is held at a level. One that is absent
+// is "", and nothing is held of it, whatever keys there are.
+func isHeld(variable, level string) string {
+	return `variables.` + variable + ` != "" && params != null && has(params.data) && "` + level + `." + variables.` + variable + ` in params.data`
+}
 
 // desiredPolicies are the policy that freezes and the one that keeps what is
 // frozen from freeing itself. The first fails closed, so it leaves alone what it
@@ -165,9 +179,11 @@ func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 	}
 	variables := []admissionv1.Variable{
 		{Name: "credential", Expression: credentialOfRequest},
-		{Name: "hold", Expression: holdOfRequest},
 		{Name: "account", Expression: accountOfRequest},
-		{Name: "accountHold", Expression: holdOfAccount},
+		{Name: "credentialAll", Expression: isHeld("credential", holdAll)},
+		{Name: "credentialMint", Expression: isHeld("credential", holdMint)},
+		{Name: "accountAll", Expression: isHeld("account", holdAll)},
+		{Name: "accountMint", Expression: isHeld("account", holdMint)},
 	}
 	fail, ignore := admissionv1.Fail, admissionv1.Ignore
 	freeze := newPolicy(policyName, fail, "*", "*/*")
@@ -175,29 +191,29 @@ func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 	freeze.Spec.Variables = variables
 	freeze.Spec.Validations = []admissionv1.Validation{
 		{
-			Expression: `!variables.hold.contains("` + holdAll + `")`,
+			Expression: `!variables.credentialAll`,
 			Message:    "Remit has contained this credential: it may only read. Sign in with another, or ask whoever runs Remit.",
 		},
 		{
-			Expression: `!variables.hold.contains("` + holdMint + `") || !(` + isMint + ` || (` + isProbe + `))`,
+			Expression: `!variables.credentialMint || !(` + isMint + ` || (` + isProbe + `))`,
 			Message:    "Remit has contained this credential: it may not make others. Sign in with another, or ask whoever runs Remit.",
 		},
 		{
-			Expression: `!variables.accountHold.contains("` + holdAll + `") || !` + isMint,
+			Expression: `!variables.accountAll || !` + isMint,
 			Message:    "Remit has contained this account: it may not make credentials. Ask whoever runs Remit.",
 		},
 		{
-			Expression: `!variables.accountHold.contains("` + holdMint + `") || !` + isMint + ` || (` + isPodsUnbound + `)`,
+			Expression: `!variables.accountMint || !` + isMint + ` || (` + isPodsUnbound + `)`,
 			Message:    "Remit has contained this account: only its pods may make credentials for it, and none that are bound. Ask whoever runs Remit.",
 		},
 	}
-	guard := newPolicy(guardName, ignore, "", "configmaps", "namespaces")
+	guard := newPolicy(guardName, ignore, "", "secrets", "namespaces")
 	guard.Spec.MatchConstraints.ResourceRules = append(guard.Spec.MatchConstraints.ResourceRules,
 		resourceRule("admissionregistration.k8s.io", "validatingadmissionpolicies", "validatingadmissionpolicybindings"))
 	guard.Spec.MatchConditions = append(slices.Clone(leaveOut), admissionv1.MatchCondition{Name: "own", Expression: isOwn})
 	guard.Spec.Variables = variables
 	guard.Spec.Validations = []admissionv1.Validation{{
-		Expression: `!variables.hold.contains("` + holdAll + `") && !variables.hold.contains("` + holdMint + `") && variables.accountHold == ""`,
+		Expression: `!variables.credentialAll && !variables.credentialMint && !variables.accountAll && !variables.accountMint`,
 		Message:    "Remit has contained this credential: it may not change what contains it.",
 	}}
 	return []*admissionv1.ValidatingAdmissionPolicy{freeze, guard}
@@ -218,7 +234,7 @@ func newPolicy(name string, failure admissionv1.FailurePolicyType, group string,
 	return &admissionv1.ValidatingAdmissionPolicy{
 		ObjectMeta: ownMeta(name),
 		Spec: admissionv1.ValidatingAdmissionPolicySpec{
-			ParamKind:     &admissionv1.ParamKind{APIVersion: "v1", Kind: "ConfigMap"},
+			ParamKind:     &admissionv1.ParamKind{APIVersion: "v1", Kind: "Secret"},
 			FailurePolicy: &failure,
 			MatchConstraints: &admissionv1.MatchResources{
 				NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{}, MatchPolicy: &equivalent,
@@ -247,7 +263,7 @@ func ownMeta(name string) metav1.ObjectMeta {
 // celString writes a string as CEL reads it: JSON's escapes are a part of CEL's.
 func celString(s string) string { return string(mustJSON(s)) }
 
-// prepareFreeze installs the policies. The ConfigMap comes first: bound to none,
+// prepareFreeze installs the policies. The Secret comes first: bound to none,
 // a policy lets everything pass.
 func (e *Enforcer) prepareFreeze(ctx context.Context) error {
 	const op = "prepare containment"
@@ -304,10 +320,10 @@ func (e *Enforcer) ensure(ctx context.Context, kind string, want, is kubernetesO
 	})
 }
 
-// ensureContained makes the ConfigMap and its namespace where they are missing.
+// ensureContained makes the Secret and its namespace where they are missing.
 func (e *Enforcer) ensureContained(ctx context.Context) error {
-	var contained corev1.ConfigMap
-	err := e.get(ctx, "ConfigMap", enforceSystemNamespace, containedName, &contained)
+	var contained corev1.Secret
+	err := e.get(ctx, "Secret", enforceSystemNamespace, containedName, &contained)
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
@@ -320,8 +336,8 @@ func (e *Enforcer) ensureContained(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	made := &corev1.ConfigMap{ObjectMeta: ownMeta(containedName)}
-	if err := e.create(ctx, "ConfigMap", enforceSystemNamespace, made); err != nil && !apierrors.IsAlreadyExists(err) {
+	made := &corev1.Secret{ObjectMeta: ownMeta(containedName)}
+	if err := e.create(ctx, "Secret", enforceSystemNamespace, made); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	return nil
@@ -332,7 +348,7 @@ func (e *Enforcer) ensureContained(ctx context.Context) error {
 type frozenState struct {
 	Hold     string            `json:"hold,omitempty"`     // the plan, in After
 	Identity *remit.Ref        `json:"identity,omitempty"` // whose they are, in After; nil in plans of older versions
-	Entries  map[string]string `json:"entries"`            // of the ConfigMap before; what is held after
+	Entries  map[string]string `json:"entries"`            // of the Secret before, by key; the level of each name after
 }
 
 func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels map[string]string) (connector.Planned, error) {
@@ -342,12 +358,12 @@ func (e *Enforcer) planFreeze(ctx context.Context, identity remit.Ref, levels ma
 	return e.planHold(ctx, identity, remit.FreezeCredentials, levels)
 }
 
-// planHold plans entries of the ConfigMap, by the level of each.
+// planHold plans entries of the Secret, by the level of each name.
 func (e *Enforcer) planHold(ctx context.Context, identity remit.Ref, grade remit.Grade, levels map[string]string) (connector.Planned, error) {
 	const op = "plan containment"
 	var planned connector.Planned
-	var contained corev1.ConfigMap
-	err := e.get(ctx, "ConfigMap", enforceSystemNamespace, containedName, &contained)
+	var contained corev1.Secret
+	err := e.get(ctx, "Secret", enforceSystemNamespace, containedName, &contained)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return planned, e.explain(op, err)
 	}
@@ -356,26 +372,29 @@ func (e *Enforcer) planHold(ctx context.Context, identity remit.Ref, grade remit
 		return planned, err
 	}
 	before, after := frozenState{Entries: map[string]string{}}, frozenState{Hold: hex.EncodeToString(name[:]), Identity: &identity, Entries: levels}
-	added := map[string]string{}
+	added := map[string][]byte{}
 	minting, all, refused := 0, 0, 0
 	var accounts, ended []string
 	var diff strings.Builder
-	for _, key := range sortedKeys(levels) {
-		value, known := contained.Data[key]
-		if known {
-			before.Entries[key] = value
-			diff.WriteString(lines("-", key+": "+value))
+	for _, name := range sortedKeys(levels) {
+		for _, key := range keysOf(name, levels[name]) {
+			value, known := contained.Data[key]
+			if known {
+				before.Entries[key] = string(value)
+				diff.WriteString(lines("-", key+": "+string(value)))
+			}
+			held := withHold(string(value), known, after.Hold)
+			added[key] = []byte(held)
+			diff.WriteString(lines("+", key+": "+held))
 		}
-		added[key] = withHold(value, levels[key], after.Hold)
-		diff.WriteString(lines("+", key+": "+added[key]))
-		switch account, isAccount := strings.CutPrefix(key, accountKey); {
-		case isAccount && levels[key] == holdAll:
+		switch account, isAccount := strings.CutPrefix(name, accountKey); {
+		case isAccount && levels[name] == holdAll:
 			ended = append(ended, strings.Replace(account, "_", "/", 1))
 		case isAccount:
 			accounts = append(accounts, strings.Replace(account, "_", "/", 1))
-		case levels[key] == holdRefuse:
+		case levels[name] == holdRefuse:
 			refused++
-		case levels[key] == holdAll:
+		case levels[name] == holdAll:
 			all++
 		default:
 			minting++
@@ -386,7 +405,7 @@ func (e *Enforcer) planHold(ctx context.Context, identity remit.Ref, grade remit
 	}
 	step := remit.Step{
 		Grade:  grade,
-		Object: remit.Ref{Kind: "ConfigMap", Namespace: enforceSystemNamespace, Name: containedName},
+		Object: containedRef,
 		Diff:   diff.String(),
 		Undo:   "Take these entries out again; a credential that another plan holds as well stays as that one has it.",
 		Before: mustJSON(before), After: mustJSON(after),
@@ -429,45 +448,40 @@ func (e *Enforcer) planHold(ctx context.Context, identity remit.Ref, grade remit
 	return planned, nil
 }
 
-// holdsOf are the holds that a level is made of, in a plan's name.
-func holdsOf(level, hold string) []string {
+// keysOf are the keys of the Secret that hold a name at a level.
+func keysOf(name, level string) []string {
 	if level == holdRefuse {
-		return []string{holdAll + ":" + hold, holdRefuse + ":" + hold}
+		return []string{holdAll + "." + name, holdRefuse + "." + name}
 	}
-	return []string{level + ":" + hold}
+	return []string{level + "." + name}
 }
 
-// withHold adds a plan's holds to the value of an entry.
-func withHold(value, level, hold string) string {
-	for _, want := range holdsOf(level, hold) {
-		switch {
-		case value == "":
-			value = want
-		case !slices.Contains(strings.Fields(value), want):
-			value += " " + want
-		}
+// withHold adds a plan to the value of an entry, which is known or not there yet.
+func withHold(value string, known bool, hold string) string {
+	switch {
+	case !known:
+		return hold
+	case slices.Contains(strings.Fields(value), hold):
+		return value
 	}
-	return value
+	return value + " " + hold
 }
 
-// withoutHold takes a plan's holds out of the value of an entry. What else is in
-// it stays to the letter.
-func withoutHold(value, hold string) string {
-	for _, level := range [...]string{holdMint, holdAll, holdRefuse} {
-		own := level + ":" + hold
-		if value == own {
-			return ""
-		}
-		padded := strings.ReplaceAll(" "+value+" ", " "+own+" ", " ")
-		value = padded[1 : len(padded)-1]
-		if kept := strings.Fields(value); slices.Contains(kept, own) { // somebody has set it apart otherwise
-			value = strings.Join(slices.DeleteFunc(kept, func(s string) bool { return s == own }), " ")
-		}
+// withoutHold takes a plan out of the value of an entry. What else is in it stays to
+// the letter; what the plan alone has made is no longer kept.
+func withoutHold(value, hold string) (rest string, keep bool) {
+	if value == hold {
+		return "", false
 	}
-	return value
+	padded := strings.ReplaceAll(" "+value+" ", " "+hold+" ", " ")
+	value = padded[1 : len(padded)-1]
+	if kept := strings.Fields(value); slices.Contains(kept, hold) { // somebody has set it apart otherwise
+		value = strings.Join(slices.DeleteFunc(kept, func(s string) bool { return s == hold }), " ")
+	}
+	return value, true
 }
 
-func containedFits(data, added map[string]string) error {
+func containedFits(data, added map[string][]byte) error {
 	size := 0
 	for key, value := range data {
 		if _, replaced := added[key]; !replaced {
@@ -479,38 +493,41 @@ func containedFits(data, added map[string]string) error {
 	}
 	if size > maxContained {
 		return remit.Errorf(remit.Unsupported, "freeze credentials",
-			"the ConfigMap %s/%s would hold %d bytes, and Kubernetes takes %d: undo plans of credentials that have expired, or remove the grants instead",
+			"the Secret %s/%s would hold %d bytes, and Kubernetes takes %d: undo plans of credentials that have expired, or remove the grants instead",
 			enforceSystemNamespace, containedName, size, maxContained)
 	}
 	return nil
 }
 
-// changeContained changes entries of the ConfigMap, and touches no other. An
-// entry that edit makes "" goes.
-func (e *Enforcer) changeContained(ctx context.Context, entries map[string]string, must bool, edit func(key, value string) string) error {
+// changeContained changes the entries of a plan in the Secret, and touches no other.
+// An entry that edit does not keep goes; one that is not known is not there yet.
+func (e *Enforcer) changeContained(ctx context.Context, levels map[string]string, must bool, edit func(value string, known bool) (string, bool)) error {
 	const op = "freeze credentials"
 	err := e.untilAlone(ctx, func() error {
-		var contained corev1.ConfigMap
-		err := e.get(ctx, "ConfigMap", enforceSystemNamespace, containedName, &contained)
+		var contained corev1.Secret
+		err := e.get(ctx, "Secret", enforceSystemNamespace, containedName, &contained)
 		if apierrors.IsNotFound(err) {
 			if !must {
 				return nil
 			}
 			if err = e.ensureContained(ctx); err == nil {
-				err = e.get(ctx, "ConfigMap", enforceSystemNamespace, containedName, &contained)
+				err = e.get(ctx, "Secret", enforceSystemNamespace, containedName, &contained)
 			}
 		}
 		if err != nil {
 			return err
 		}
-		data, added := map[string]any{}, map[string]string{}
-		for key := range entries {
-			value, known := contained.Data[key]
-			switch wanted := edit(key, value); {
-			case wanted == "" && known:
-				data[key] = nil
-			case wanted != value:
-				data[key], added[key] = wanted, wanted
+		data, added := map[string]any{}, map[string][]byte{}
+		for name, level := range levels {
+			for _, key := range keysOf(name, level) {
+				value, known := contained.Data[key]
+				switch wanted, keep := edit(string(value), known); {
+				case !keep && known:
+					data[key] = nil
+				case keep && (!known || wanted != string(value)):
+					added[key] = []byte(wanted)
+					data[key] = added[key]
+				}
 			}
 		}
 		if len(data) == 0 {
@@ -521,7 +538,7 @@ func (e *Enforcer) changeContained(ctx context.Context, entries map[string]strin
 				return err
 			}
 		}
-		return e.patch(ctx, "ConfigMap", &contained, map[string]any{"data": data})
+		return e.patch(ctx, "Secret", &contained, map[string]any{"data": data})
 	})
 	return e.explained(op, err)
 }
@@ -540,8 +557,8 @@ func (e *Enforcer) doFreeze(ctx context.Context, step remit.Step) error {
 		return err
 	}
 	// What is in place already acts the sooner.
-	err = e.changeContained(ctx, after.Entries, true, func(key, value string) string {
-		return withHold(value, after.Entries[key], after.Hold)
+	err = e.changeContained(ctx, after.Entries, true, func(value string, known bool) (string, bool) {
+		return withHold(value, known, after.Hold), true
 	})
 	if err != nil {
 		return err
@@ -558,14 +575,15 @@ func (e *Enforcer) undoFreeze(ctx context.Context, step remit.Step) error {
 	if err != nil {
 		return err
 	}
-	return e.changeContained(ctx, after.Entries, false, func(_, value string) string {
-		return withoutHold(value, after.Hold)
+	return e.changeContained(ctx, after.Entries, false, func(value string, known bool) (string, bool) {
+		rest, keep := withoutHold(value, after.Hold)
+		return rest, known && keep
 	})
 }
 
 var (
 	holdForm = regexp.MustCompile(`^[0-9a-f]{16}$`)
-	keyForm  = regexp.MustCompile(`^[-._a-zA-Z0-9]{1,253}$`)
+	keyForm  = regexp.MustCompile(fmt.Sprintf(`^[-._a-zA-Z0-9]{1,%d}$`, maxCredential))
 )
 
 func frozenAfter(step remit.Step) (frozenState, error) {
@@ -601,16 +619,18 @@ func (e *Enforcer) verifyFreeze(ctx context.Context, step remit.Step) error {
 	if err != nil {
 		return err
 	}
-	var contained corev1.ConfigMap
-	err = e.get(ctx, "ConfigMap", enforceSystemNamespace, containedName, &contained)
+	var contained corev1.Secret
+	err = e.get(ctx, "Secret", enforceSystemNamespace, containedName, &contained)
 	if apierrors.IsNotFound(err) {
-		return remit.Errorf(remit.Conflict, op, "the ConfigMap %s/%s is gone", enforceSystemNamespace, containedName)
+		return remit.Errorf(remit.Conflict, op, "%s is gone", containedRef)
 	} else if err != nil {
 		return e.explain(op, err)
 	}
-	for key, level := range after.Entries {
-		if withHold(contained.Data[key], level, after.Hold) != contained.Data[key] {
-			return remit.Errorf(remit.Conflict, op, "the entry %s of %s/%s has been changed", key, enforceSystemNamespace, containedName)
+	for name, level := range after.Entries {
+		for _, key := range keysOf(name, level) {
+			if !slices.Contains(strings.Fields(string(contained.Data[key])), after.Hold) {
+				return remit.Errorf(remit.Conflict, op, "the entry %s of %s has been changed", key, containedRef)
+			}
 		}
 	}
 	if err := e.policiesCurrent(ctx, op); err != nil {
@@ -635,7 +655,7 @@ func (e *Enforcer) verifyFreeze(ctx context.Context, step remit.Step) error {
 
 // probeAll says whether the policy refuses all of some credentials: another plan
 // may have frozen one of them long ago. Beyond many, the rest is the same entry
-// of the same ConfigMap.
+// of the same Secret.
 func (e *Enforcer) probeAll(ctx context.Context, entries map[string]string) (refused bool, err error) {
 	keys := sortedKeys(entries)
 	for _, key := range keys[:min(len(keys), maxProbes)] {

@@ -96,12 +96,12 @@ func TestEnforceKilled(t *testing.T) {
 	state := func(s remit.Step) string {
 		t.Helper()
 		switch s.Object.Kind {
-		case "ConfigMap":
-			m, err := c.Client.CoreV1().ConfigMaps(s.Object.Namespace).Get(ctx, s.Object.Name, metav1.GetOptions{})
+		case "Secret":
+			s, err := c.Client.CoreV1().Secrets(s.Object.Namespace).Get(ctx, s.Object.Name, metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			return fmt.Sprint(m.Data)
+			return fmt.Sprint(s.Data)
 		case "NetworkPolicy":
 			_, err := c.Client.NetworkingV1().NetworkPolicies(ns).Get(ctx, s.Object.Name, metav1.GetOptions{})
 			return fmt.Sprint(err == nil)

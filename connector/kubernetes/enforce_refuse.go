@@ -121,7 +121,7 @@ func (e *Enforcer) verifyRefuse(ctx context.Context, step remit.Step) error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return remit.Errorf(remit.Unavailable, op, "the API server does not refuse %s yet: see whether `remit serve` answers it and follows %s/%s", credentialOfKey(missing), enforceSystemNamespace, containedName)
+			return remit.Errorf(remit.Unavailable, op, "the API server does not refuse %s yet: see whether `remit serve` answers it and follows %s", credentialOfKey(missing), containedRef)
 		}
 		if err := sleep(ctx, verifyPause); err != nil {
 			return err

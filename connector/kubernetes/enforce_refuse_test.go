@@ -244,22 +244,22 @@ func TestEnforceRefuse(t *testing.T) {
 
 	end := w.follow(c)
 	eventually("the list is read", func() bool { return w.answer.Load().Ready() })
-	configMaps := c.Client.CoreV1().ConfigMaps(enforceSystemNamespace)
+	secrets := c.Client.CoreV1().Secrets(enforceSystemNamespace)
 	key, err := credentialKey(stolen.credential)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Somebody wrote an entry of his own, in his own way.
-	if _, err := configMaps.Patch(ctx, containedName, types.MergePatchType, fmt.Appendf(nil, `{"data":{%q:"  mint  "}}`, key), metav1.PatchOptions{}); err != nil {
+	if _, err := secrets.Patch(ctx, containedName, types.MergePatchType, fmt.Appendf(nil, `{"stringData":{%q:"  by hand  "}}`, holdAll+"."+key), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	data := func() map[string]string {
+	data := func() map[string][]byte {
 		t.Helper()
-		m, err := configMaps.Get(ctx, containedName, metav1.GetOptions{})
+		s, err := secrets.Get(ctx, containedName, metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return m.Data
+		return s.Data
 	}
 	before := data()
 	step, planned := planOne(t, e, order)
@@ -336,12 +336,12 @@ func TestEnforceRefuse(t *testing.T) {
 		t.Errorf("undone the entries are %q, and were %q", got, before)
 	}
 
-	// The ConfigMap is deleted: nothing is refused any more.
+	// The Secret is deleted: nothing is refused any more.
 	if err := e.Do(ctx, step); err != nil {
 		t.Fatal(err)
 	}
 	eventually("it is refused again", func() bool { return !stolen.reads(t) })
-	if err := configMaps.Delete(ctx, containedName, metav1.DeleteOptions{}); err != nil {
+	if err := secrets.Delete(ctx, containedName, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually("it is free without the list", func() bool { return stolen.reads(t) })
@@ -427,10 +427,14 @@ func TestAuthorizerAnswers(t *testing.T) {
 	if w := ask(id(`"JTI=a"`)); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("%d before the list is read", w.Code)
 	}
-	a.keep(map[string]string{
-		"JTI-a": "all:0123456789abcdef refuse:0123456789abcdef", "JTI-b": "mint:0123456789abcdef", "JTI-c": "refuse", "JTI-d": "refused not-refuse: all",
-		"X509SHA256-00ff": "mint refuse:x", "SA-ns_name": "refuse:0123456789abcdef", "JTI-e-f": " \n refuse:x", "odd": "refuse",
-	})
+	contained := map[string][]byte{}
+	for _, key := range []string{
+		"all.JTI-a", "refuse.JTI-a", "mint.JTI-b", "refuse.JTI-c", "all.JTI-d", "refused.JTI-d", "JTI-d", ".refuse.JTI-d",
+		"refuse.X509SHA256-00ff", "refuse.SA-ns_name", "refuse.JTI-e-f", "refuse.", "refuse", "refuse.odd",
+	} {
+		contained[key] = nil
+	}
+	a.keep(contained)
 	for body, denied := range map[string]bool{
 		id(`"JTI=a"`): true, id(`"JTI=c"`): true, id(`"X509SHA256=00ff"`): true, id(`"JTI=e-f"`): true, id(`"x","JTI=a"`): true,
 		id(`"JTI=remit-probe"`): true, id(`"JTI=b"`): false, id(`"JTI=d"`): false, id(`"JTI-a"`): false, id(`"SA-ns_name"`): false, id(`"SA=ns_name"`): false,
@@ -460,7 +464,7 @@ func FuzzAuthorizer(f *testing.F) {
 	f.Add(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"extra":{"authentication.kubernetes.io/credential-id":["JTI=a"]}}}`)
 	f.Add(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{"extra":{"authentication.kubernetes.io/credential-id":["JTI=b", "x"]}}}`)
 	a := &Authorizer{}
-	a.keep(map[string]string{"JTI-a": "refuse"})
+	a.keep(map[string][]byte{"refuse.JTI-a": nil})
 	f.Fuzz(func(t *testing.T, body string) {
 		w := httptest.NewRecorder()
 		a.ServeHTTP(w, httptest.NewRequest("POST", "/", strings.NewReader(body)))

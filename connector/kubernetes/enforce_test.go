@@ -334,19 +334,19 @@ func TestEnforceFreeze(t *testing.T) {
 	}
 
 	// Odd keys, and no data at all, stop nobody.
-	configMaps := c.Client.CoreV1().ConfigMaps(enforceSystemNamespace)
-	if _, err := configMaps.Patch(ctx, containedName, types.MergePatchType, []byte(`{"data":{"odd._-key":"\u0000 \n mint", "JTI-":"all", "-":""}}`), metav1.PatchOptions{}); err != nil {
+	secrets := c.Client.CoreV1().Secrets(enforceSystemNamespace)
+	if _, err := secrets.Patch(ctx, containedName, types.MergePatchType, []byte(`{"stringData":{"odd._-key":"\u0000 \n mint", "all.JTI-":"x", "all.":"", "mint.":"", "-":"", "all":"all"}}`), metav1.PatchOptions{}); err != nil {
 		t.Error(err)
 	}
 	a.wants(t, "the stolen token", true, true, false)
 	other.wants(t, "another token", true, true, true)
-	if _, err := configMaps.Patch(ctx, containedName, types.JSONPatchType, []byte(`[{"op":"remove","path":"/data"}]`), metav1.PatchOptions{}); err != nil {
+	if _, err := secrets.Patch(ctx, containedName, types.JSONPatchType, []byte(`[{"op":"remove","path":"/data"}]`), metav1.PatchOptions{}); err != nil {
 		t.Error(err)
 	}
 	other.wants(t, "another token", true, true, true)
 	enforceEventually(t, func() error { return b.write(ctx) })
 	wantKind(t, e.Verify(ctx, second), remit.Conflict)
-	if err := configMaps.Delete(ctx, containedName, metav1.DeleteOptions{}); err != nil {
+	if err := secrets.Delete(ctx, containedName, metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
 	other.wants(t, "another token", true, true, true)
@@ -362,7 +362,7 @@ func TestEnforceFreeze(t *testing.T) {
 	done = time.Now()
 	for b.write(ctx) == nil && time.Since(done) < 15*time.Second {
 	}
-	t.Logf("refused %v after it was done, with the ConfigMap made anew in %v", time.Since(done), done.Sub(start))
+	t.Logf("refused %v after it was done, with the Secret made anew in %v", time.Since(done), done.Sub(start))
 	if err := e.Verify(ctx, second); err != nil {
 		t.Error(err)
 	}
@@ -403,6 +403,47 @@ func TestEnforceFreeze(t *testing.T) {
 	}
 	if err := e.Undo(ctx, second); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestEnforceFreezeMadeAnew holds that containment acts after its policies were
+// deleted and made anew: an API server no longer follows a ConfigMap for policies
+// once no binding has named one for a second
+// (https://github.com/kubernetes/kubernetes/issues/130887).
+func TestEnforceFreezeMadeAnew(t *testing.T) {
+	c, e := openEnforcer(t)
+	ctx := t.Context()
+	who := enforceWorker(t, c, c.Namespace(t), "worker")
+	status, err := c.Token(ctx, who.Namespace, who.Name, cluster.TokenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder := enforceHolderOf(t, c, status.Token, who)
+	order := contain(who)
+	order.Forged = []string{holder.credential}
+	for range 2 {
+		step, _ := planOne(t, e, order)
+		if err := e.Do(ctx, step); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Verify(ctx, step); err != nil {
+			t.Fatal(err)
+		}
+		holder.wants(t, "the forged token", true, false, false)
+		if err := e.Undo(ctx, step); err != nil {
+			t.Fatal(err)
+		}
+		enforceEventually(t, func() error { return holder.write(ctx) })
+		for _, name := range []string{policyName, guardName} {
+			admission := c.Client.AdmissionregistrationV1()
+			if err := admission.ValidatingAdmissionPolicyBindings().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := admission.ValidatingAdmissionPolicies().Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(3 * time.Second) // the API server looks at its policies once a second
 	}
 }
 
@@ -448,14 +489,14 @@ func TestEnforceFreezeAdministrator(t *testing.T) {
 	}
 	dry := metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}
 	free := func(h *enforceHolder) map[string]error {
-		_, patched := h.CoreV1().ConfigMaps(enforceSystemNamespace).Patch(ctx, containedName, types.MergePatchType, []byte(`{"data":{"x":"y"}}`), metav1.PatchOptions{DryRun: dry.DryRun})
+		_, patched := h.CoreV1().Secrets(enforceSystemNamespace).Patch(ctx, containedName, types.MergePatchType, []byte(`{"stringData":{"x":"y"}}`), metav1.PatchOptions{DryRun: dry.DryRun})
 		return map[string]error{
-			"patch the ConfigMap":   patched,
-			"delete the ConfigMap":  h.CoreV1().ConfigMaps(enforceSystemNamespace).Delete(ctx, containedName, dry),
-			"delete the ConfigMaps": h.CoreV1().ConfigMaps(enforceSystemNamespace).DeleteCollection(ctx, dry, metav1.ListOptions{}),
-			"delete the namespace":  h.CoreV1().Namespaces().Delete(ctx, enforceSystemNamespace, dry),
-			"delete the policy":     h.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, policyName, dry),
-			"delete the binding":    h.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(ctx, policyName, dry),
+			"patch the Secret":     patched,
+			"delete the Secret":    h.CoreV1().Secrets(enforceSystemNamespace).Delete(ctx, containedName, dry),
+			"delete the Secrets":   h.CoreV1().Secrets(enforceSystemNamespace).DeleteCollection(ctx, dry, metav1.ListOptions{}),
+			"delete the namespace": h.CoreV1().Namespaces().Delete(ctx, enforceSystemNamespace, dry),
+			"delete the policy":    h.AdmissionregistrationV1().ValidatingAdmissionPolicies().Delete(ctx, policyName, dry),
+			"delete the binding":   h.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Delete(ctx, policyName, dry),
 		}
 	}
 	for name, h := range map[string]*enforceHolder{"stolen": stolen, "forged": forged} {
@@ -503,7 +544,7 @@ func TestEnforceFreezeAdministrator(t *testing.T) {
 	}
 
 	// The administrator's own certificate is listed, and does not matter.
-	if _, err := c.Client.CoreV1().ConfigMaps(enforceSystemNamespace).Patch(ctx, containedName, types.MergePatchType, []byte(`{"data":{"X509SHA256-00":"all"}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := c.Client.CoreV1().Secrets(enforceSystemNamespace).Patch(ctx, containedName, types.MergePatchType, []byte(`{"stringData":{"all.X509SHA256-00":"by hand"}}`), metav1.PatchOptions{}); err != nil {
 		t.Error(err)
 	}
 	if err := e.Undo(ctx, step); err != nil {
@@ -760,7 +801,7 @@ func TestEnforceRace(t *testing.T) {
 	// Admission does not see which long-lived token it is, but whose.
 	o.Stolen = []string{LegacyTokenPrefix + ns + "/racer"}
 	step, planned := planOne(t, e, o)
-	if step.Grade != remit.FreezeCredentials || !strings.Contains(step.Diff, "SA-"+ns+"_racer: mint:") || !strings.Contains(strings.Join(planned.Why, " "), "remit revoke") {
+	if step.Grade != remit.FreezeCredentials || !strings.Contains(step.Diff, "mint.SA-"+ns+"_racer: ") || !strings.Contains(strings.Join(planned.Why, " "), "remit revoke") {
 		t.Errorf("%+v", planned)
 	}
 }
@@ -943,8 +984,8 @@ func TestEnforceCredentialKeys(t *testing.T) {
 			t.Errorf("%q becomes %q, %v", id, key, err)
 		}
 	}
-	if err := containedFits(map[string]string{"a": strings.Repeat("x", 1<<19)}, map[string]string{"b": strings.Repeat("x", 1<<19)}); remit.KindOf(err) != remit.Unsupported {
-		t.Errorf("a ConfigMap that is too large: %v", err)
+	if err := containedFits(map[string][]byte{"a": make([]byte, 1<<19)}, map[string][]byte{"b": make([]byte, 1<<19)}); remit.KindOf(err) != remit.Unsupported {
+		t.Errorf("a list that is too large: %v", err)
 	}
 }
 
@@ -959,7 +1000,7 @@ func FuzzEnforceCredentialKey(f *testing.F) {
 			}
 			return
 		}
-		if len(key) > 253 || strings.ContainsFunc(key, func(r rune) bool {
+		if len(key) > 246 || strings.ContainsFunc(key, func(r rune) bool {
 			return !strings.ContainsRune("-._abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", r)
 		}) {
 			t.Errorf("%q becomes %q, which is no key", id, key)
@@ -970,30 +1011,49 @@ func FuzzEnforceCredentialKey(f *testing.F) {
 // FuzzEnforceHolds holds that a plan lets go of what is its own, and of nothing
 // else.
 func FuzzEnforceHolds(f *testing.F) {
-	f.Add("")
-	f.Add("mint:00ff00ff00ff00ff")
-	f.Add("all mint")
-	f.Fuzz(func(t *testing.T, value string) {
-		const own = "0123456789abcdef"
+	f.Add("", false)
+	f.Add("", true)
+	f.Add("00ff00ff00ff00ff", true)
+	f.Add("by  hand ", true)
+	f.Fuzz(func(t *testing.T, value string, known bool) {
+		const own, other = "0123456789abcdef", "fedcba9876543210"
 		if strings.Contains(value, own) {
 			return
 		}
-		for _, level := range []string{holdMint, holdAll, holdRefuse} {
-			held := withHold(value, level, own)
-			if again := withHold(held, level, own); again != held {
-				t.Errorf("held twice: %q", again)
-			}
-			if free := withoutHold(held, own); free != value {
-				t.Errorf("%q becomes %q", value, free)
-			}
-			// What is refused is frozen, and what is frozen only is not refused.
-			_, refused := refusedIn(map[string]string{"JTI-a": held})["JTI=a"]
-			if level == holdRefuse && (!refused || !strings.Contains(held, holdAll)) || level != holdRefuse && refused && !strings.Contains(value, holdRefuse) {
-				t.Errorf("%q, held by %s: refused is %t", held, level, refused)
-			}
+		if !known {
+			value = ""
 		}
-		if same := withoutHold(value, own); same != value {
+		held := withHold(value, known, own)
+		if again := withHold(held, true, own); again != held {
+			t.Errorf("held twice: %q", again)
+		}
+		if free, keep := withoutHold(held, own); free != value || keep != known {
+			t.Errorf("%q (%t) becomes %q (%t)", value, known, free, keep)
+		}
+		if rest, keep := withoutHold(withHold(held, true, other), own); !keep || !slices.Contains(strings.Fields(rest), other) {
+			t.Errorf("another plan's hold is lost: %q", rest)
+		}
+		if same, keep := withoutHold(value, own); same != value || !keep {
 			t.Errorf("%q becomes %q", value, same)
 		}
 	})
+}
+
+// TestEnforceKeys holds that what is refused is frozen too, and that what is only
+// frozen, and what is held of an account, is not refused.
+func TestEnforceKeys(t *testing.T) {
+	for level, want := range map[string][]string{holdMint: {"mint.JTI-a"}, holdAll: {"all.JTI-a"}, holdRefuse: {"all.JTI-a", "refuse.JTI-a"}} {
+		keys := keysOf("JTI-a", level)
+		if !slices.Equal(keys, want) {
+			t.Errorf("%s: %q", level, keys)
+		}
+		data := map[string][]byte{"refuse.SA-shop_worker": nil, "refuse": nil}
+		for _, key := range keys {
+			data[key] = nil
+		}
+		refused := refusedIn(data)
+		if _, ok := refused["JTI=a"]; ok != (level == holdRefuse) || len(refused) > 1 {
+			t.Errorf("%s: refused are %v", level, refused)
+		}
+	}
 }

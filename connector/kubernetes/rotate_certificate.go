@@ -98,7 +98,7 @@ func (r *Rotator) planCertificate(op string, o connector.RotationOrder, p rotati
 		_, _ = rand.Read(name) // never fails (crypto/rand)
 		c.Freeze = hex.EncodeToString(name)
 		planned.End.Does = fmt.Sprintf("Freeze the old certificate, so that it can change nothing any more, and wait for it to expire at %s. It can read until then: Kubernetes cannot revoke a certificate.", c.Ends.Format(time.RFC3339))
-		planned.End.Diff += lines("+", "ConfigMap "+enforceSystemNamespace+"/"+containedName+": "+c.Native)
+		planned.End.Diff += lines("+", containedRef.String()+": "+c.Native)
 		planned.End.Breaks = "Whoever still has the old certificate cannot write any more."
 	} else {
 		planned.Why = append(planned.Why, "The old certificate works until it expires. With --freeze it can write no more from the end of the grace on.")
@@ -257,7 +257,7 @@ func (r *Rotator) endCertificate(ctx context.Context, p rotationPlan, which conn
 			return time.Time{}, err
 		}
 		step := remit.Step{
-			Object: remit.Ref{Kind: "ConfigMap", Namespace: enforceSystemNamespace, Name: containedName},
+			Object: containedRef,
 			Before: mustJSON(frozenState{Entries: map[string]string{}}),
 			After:  mustJSON(frozenState{Hold: p.Certificate.Freeze, Entries: map[string]string{key: holdAll}}),
 		}
