@@ -3,11 +3,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -79,35 +76,19 @@ func TestActions(t *testing.T) {
 	}
 	time.Sleep(time.Second) // the log is written behind the answer
 
-	dir := t.TempDir()
-	command := func(args ...string) (string, error) {
-		t.Helper()
-		return run(t, append(args, "--data-dir", dir)...)
-	}
+	home := newHome(t)
+	refused := home.refused
 	say := func(args ...string) string {
 		t.Helper()
-		out, err := command(args...)
-		if err != nil {
-			t.Fatalf("remit %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
+		out := home.must(args...)
 		if strings.Contains(out, "eyJ") || strings.Contains(out, "rB9v1KpZ8w") {
 			t.Errorf("remit %s shows a secret", strings.Join(args, " "))
 		}
 		return out
 	}
-	refused := func(want remit.ErrorKind, says string, args ...string) {
-		t.Helper()
-		if out, err := command(args...); remit.KindOf(err) != want || !strings.Contains(err.Error(), says) {
-			t.Errorf("remit %s: %v (%q and %q expected)\n%s", strings.Join(args, " "), err, want, says, out)
-		}
-	}
-	must(os.WriteFile(filepath.Join(dir, "remit.yaml"), fmt.Appendf(nil, "systems:\n  - name: prod\n    kubeconfig: %[1]s\n    mode: recommend\n    enforce: {kubeconfig: %[1]s}\n", c.Kubeconfig), 0o600))
-	say("scan", "--kubeconfig", c.Kubeconfig, "--system", "prod", "--output", filepath.Join(dir, "scan.json"), "--format", "json")
+	home.write("remit.yaml", fmt.Sprintf("systems:\n  - name: prod\n    kubeconfig: %[1]s\n    mode: recommend\n    enforce: {kubeconfig: %[1]s}\n", c.Kubeconfig))
+	log := home.learn(c.Kubeconfig, c.AuditLog)
 	refused(remit.Invalid, "no log of the system has been read", "reduce", "shop/api", "--plan")
-	log := filepath.Join(dir, "audit.log") // the cluster's own goes on
-	text, err := os.ReadFile(c.AuditLog)
-	must(err)
-	must(os.WriteFile(log, text[:bytes.LastIndexByte(text, '\n')+1], 0o600))
 	say("import", "activity", "--system", "prod", log)
 
 	state := func() string {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -30,33 +29,13 @@ func TestStolenTokenContained(t *testing.T) {
 	stolen := s.tokens[3]
 	time.Sleep(time.Second) // the log is written behind the answer
 
-	dir := t.TempDir()
-	command := func(args ...string) (string, error) {
-		t.Helper()
-		return run(t, append(args, "--data-dir", dir)...)
-	}
-	must := func(args ...string) string {
-		t.Helper()
-		out, err := command(args...)
-		if err != nil {
-			t.Fatalf("remit %s: %v", strings.Join(args, " "), err)
-		}
-		return out
-	}
+	home := newHome(t)
+	dir, must := home.path, home.must
 	refused := func(want remit.ErrorKind, args ...string) {
 		t.Helper()
-		if out, err := command(args...); remit.KindOf(err) != want {
-			t.Errorf("remit %s: %v (want %q)\n%s", strings.Join(args, " "), err, want, out)
-		}
+		home.refused(want, "", args...)
 	}
-	must("scan", "--kubeconfig", s.Kubeconfig, "--system", "prod", "--output", filepath.Join(dir, "scan.json"), "--format", "json")
-	log := filepath.Join(dir, "audit.log") // the cluster's own goes on
-	if text, err := os.ReadFile(s.AuditLog); err != nil {
-		t.Fatal(err)
-	} else if err := os.WriteFile(log, text[:bytes.LastIndexByte(text, '\n')+1], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	must("import", "activity", "--system", "prod", log)
+	must("import", "activity", "--system", "prod", home.learn(s.Kubeconfig, s.AuditLog))
 	finding := ""
 	for _, f := range detections(t, dir) {
 		if f.Severity == remit.High && f.Subject.Ref == workerRef(3) {

@@ -29,25 +29,12 @@ import (
 // enforce; somebody deletes it and Remit puts it back; undone and taken away.
 func TestGuard(t *testing.T) {
 	c := cluster.Start(t, func(o *cluster.Options) { o.NoControllerManager = true })
-	ctx, dir := t.Context(), t.TempDir()
-	command := func(args ...string) (string, error) {
-		t.Helper()
-		return run(t, append(args, "--data-dir", dir)...)
-	}
-	must := func(args ...string) string {
-		t.Helper()
-		out, err := command(args...)
-		if err != nil {
-			t.Fatalf("remit %s: %v", strings.Join(args, " "), err)
-		}
-		return out
-	}
+	ctx, home := t.Context(), newHome(t)
+	dir, command, must := home.path, home.run, home.must
 	configure := func(mode, guard string) {
 		t.Helper()
 		text := "systems:\n  - name: prod\n    kubeconfig: " + c.Kubeconfig + "\n    enforce: {kubeconfig: " + c.Kubeconfig + "}\n    " + mode + "\n    guard: {" + guard + "}\n"
-		if err := os.WriteFile(filepath.Join(dir, "remit.yaml"), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		home.write("remit.yaml", text)
 	}
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "dev"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},

@@ -23,27 +23,8 @@ import (
 // what the commands print, plays the theft on it and has the thief refused
 // everything, through a kill of Remit, until it is undone.
 func TestCredentialsRefused(t *testing.T) {
-	dir, address := t.TempDir(), freeAddress(t)
-	command := func(args ...string) (string, error) {
-		t.Helper()
-		return run(t, append(args, "--data-dir", dir)...)
-	}
-	must := func(args ...string) string {
-		t.Helper()
-		out, err := command(args...)
-		if err != nil {
-			t.Fatalf("remit %s: %v", strings.Join(args, " "), err)
-		}
-		return out
-	}
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	home, address := newHome(t), freeAddress(t)
+	dir, command, must, write := home.path, home.run, home.must, home.write
 	kubeconfig := write("api-server.kubeconfig", must("token", "create", "prod-authorize", "--for", "authorize", "--system", "prod", "--webhook", "https://"+address))
 	s := openShop(t, cluster.Start(t, func(o *cluster.Options) {
 		o.AuthorizationConfig = must("token", "authorizer", "--kubeconfig", kubeconfig)

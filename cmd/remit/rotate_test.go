@@ -30,27 +30,8 @@ func TestRotateCommands(t *testing.T) {
 	c := cluster.Start(t)
 	db := postgres.Start(t)
 	ctx := t.Context()
-	dir := t.TempDir()
-	command := func(args ...string) (string, error) {
-		t.Helper()
-		return run(t, append(args, "--data-dir", dir)...)
-	}
-	must := func(args ...string) string {
-		t.Helper()
-		out, err := command(args...)
-		if err != nil {
-			t.Fatalf("remit %s: %v", strings.Join(args, " "), err)
-		}
-		return out
-	}
-	write := func(name, text string) string {
-		t.Helper()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
+	home := newHome(t)
+	dir, command, must, write := home.path, home.run, home.must, home.write
 	ns := c.Namespace(t)
 	secrets := c.Client.CoreV1().Secrets(ns)
 	if _, err := c.Client.CoreV1().ServiceAccounts(ns).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "ci"}}, metav1.CreateOptions{}); err != nil {

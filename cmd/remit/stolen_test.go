@@ -3,10 +3,8 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -231,22 +229,9 @@ func TestStolenToken(t *testing.T) {
 	minted := s.rob(3)
 	time.Sleep(time.Second) // the log is written behind the answer
 
-	dir := t.TempDir()
-	command := func(args ...string) string {
-		t.Helper()
-		out, err := run(t, append(args, "--data-dir", dir)...)
-		if err != nil {
-			t.Fatalf("remit %s: %v", strings.Join(args, " "), err)
-		}
-		return out
-	}
-	command("scan", "--kubeconfig", s.Kubeconfig, "--system", "prod", "--output", filepath.Join(dir, "scan.json"), "--format", "json")
-	log := filepath.Join(dir, "audit.log") // the cluster's own goes on
-	if text, err := os.ReadFile(s.AuditLog); err != nil {
-		t.Fatal(err)
-	} else if err := os.WriteFile(log, text[:bytes.LastIndexByte(text, '\n')+1], 0o600); err != nil {
-		t.Fatal(err)
-	}
+	home := newHome(t)
+	dir, command := home.path, home.must
+	log := home.learn(s.Kubeconfig, s.AuditLog)
 	t.Log(command("import", "activity", "--system", "prod", log))
 	again := command("import", "activity", "--system", "prod", log)
 	if !strings.HasPrefix(again, "0 events") {

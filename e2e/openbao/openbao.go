@@ -14,16 +14,11 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strconv"
 	"testing"
-	"time"
 
 	"remit/e2e/build"
 	"remit/e2e/process"
 )
-
-// startLimit bounds a start, which takes a second on an idle machine.
-const startLimit = time.Minute
 
 // Server is a running server, unsealed, with a KV engine of version 2 at secret/.
 type Server struct {
@@ -49,57 +44,24 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	group, err := process.NewGroup("remit-openbao")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := group.Close(); err != nil {
-			t.Errorf("the OpenBao server of this test: %v", err)
+	s := &Server{Token: rand.Text()}
+	process.Serve(t, "openbao", func(g *process.Group, address string) process.Command {
+		s.URL, s.Log = "http://"+address, g.Path("audit.log")
+		config := g.Path("config.hcl")
+		text := fmt.Sprintf("audit \"file\" \"file\" {\n  options = {\n    file_path = %q\n  }\n}\n", s.Log)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
 		}
-	})
-	ctx, cancel := context.WithTimeoutCause(t.Context(), startLimit, fmt.Errorf("OpenBao did not start within %v", startLimit))
-	defer cancel()
-	s, err := start(ctx, binary, group)
-	if err != nil {
-		t.Fatalf("start OpenBao: %v", err)
-	}
-	return s
-}
-
-// start starts the server on a free port, and on another one if some process takes
-// that port first.
-func start(ctx context.Context, binary string, group *process.Group) (*Server, error) {
-	s := &Server{Token: rand.Text(), Log: group.Path("audit.log")}
-	config := group.Path("config.hcl")
-	text := fmt.Sprintf("audit \"file\" \"file\" {\n  options = {\n    file_path = %q\n  }\n}\n", s.Log)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	for attempt := 1; ; attempt++ {
-		port, err := process.FreePort()
-		if err != nil {
-			return nil, err
-		}
-		address := "127.0.0.1:" + strconv.Itoa(port)
-		s.URL = "http://" + address
-		p, err := group.Start(process.Command{
-			Name: "bao-" + strconv.Itoa(attempt), Path: binary,
+		return process.Command{
+			Path: binary,
 			Args: []string{"server", "-dev", "-dev-no-store-token", "-dev-listen-address=" + address, "-config=" + config},
-			Env:  []string{"BAO_DEV_ROOT_TOKEN_ID=" + s.Token, "HOME=" + group.Dir()},
-		})
-		if err != nil {
-			return nil, err
+			Env:  []string{"BAO_DEV_ROOT_TOKEN_ID=" + s.Token, "HOME=" + g.Dir()},
 		}
-		err = p.Wait(ctx, func(ctx context.Context) error {
-			_, err := s.Do(ctx, s.Token, "GET", "auth/token/lookup-self", nil)
-			return err
-		})
-		if err == nil || attempt == 5 || !p.LogContains("address already in use") {
-			return s, err
-		}
-		p.Kill()
-	}
+	}, func(ctx context.Context) error {
+		_, err := s.Do(ctx, s.Token, "GET", "auth/token/lookup-self", nil)
+		return err
+	})
+	return s
 }
 
 // Do sends a request with a token, and returns the answer.

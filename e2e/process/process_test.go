@@ -137,6 +137,30 @@ func TestKeptDirectory(t *testing.T) {
 	}
 }
 
+// TestServe has the port of the first try taken by somebody else.
+func TestServe(t *testing.T) {
+	t.Parallel()
+	var addresses []string
+	ran := t.Run("server", func(t *testing.T) {
+		process.Serve(t, "process-test", func(_ *process.Group, address string) process.Command {
+			addresses = append(addresses, address)
+			script := "exec sleep 60"
+			if len(addresses) == 1 {
+				script = "echo bind: address already in use; exit 1"
+			}
+			return process.Command{Path: "/bin/sh", Args: []string{"-c", script}}
+		}, func(context.Context) error {
+			if len(addresses) == 1 {
+				return errors.New("no answer")
+			}
+			return nil
+		})
+	})
+	if !ran || len(addresses) != 2 || addresses[0] == addresses[1] {
+		t.Errorf("it was started at %q", addresses)
+	}
+}
+
 // TestNothingOutlivesAKilledParent kills a process that has a group, in a way
 // it cannot react to.
 func TestNothingOutlivesAKilledParent(t *testing.T) {

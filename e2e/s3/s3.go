@@ -8,18 +8,12 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
-	"strconv"
 	"testing"
-	"time"
 
 	"remit/e2e/process"
 )
-
-// startLimit bounds a start, which takes less than a second on an idle machine.
-const startLimit = time.Minute
 
 // Server is a running server without buckets. Whoever has the keys may do
 // everything.
@@ -34,56 +28,23 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	group, err := process.NewGroup("remit-s3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := group.Close(); err != nil {
-			t.Errorf("the S3 server of this test: %v", err)
-		}
-	})
-	ctx, cancel := context.WithTimeoutCause(t.Context(), startLimit, fmt.Errorf("the S3 server did not start within %v", startLimit))
-	defer cancel()
-	s, err := start(ctx, binary, group)
-	if err != nil {
-		t.Fatalf("start an S3 server: %v", err)
-	}
-	return s
-}
-
-// start starts the server on a free port, and on another one if some process
-// takes that port first.
-func start(ctx context.Context, binary string, group *process.Group) (*Server, error) {
-	for _, dir := range []string{"data", "attributes"} {
-		if err := os.Mkdir(group.Path(dir), 0o700); err != nil {
-			return nil, err
-		}
-	}
 	s := &Server{AccessKey: rand.Text(), SecretKey: rand.Text()}
-	for attempt := 1; ; attempt++ {
-		port, err := process.FreePort()
-		if err != nil {
-			return nil, err
-		}
-		address := "127.0.0.1:" + strconv.Itoa(port)
+	process.Serve(t, "versitygw", func(g *process.Group, address string) process.Command {
 		s.URL = "http://" + address
-		p, err := group.Start(process.Command{
-			Name: "versitygw-" + strconv.Itoa(attempt), Path: binary,
+		for _, dir := range []string{"data", "attributes"} {
+			if err := os.MkdirAll(g.Path(dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return process.Command{
+			Path: binary,
 			// Attributes of objects lie beside them: not every file system of a
 			// temporary directory has them.
-			Args: []string{"--port", address, "--quiet", "posix", "--sidecar", group.Path("attributes"), group.Path("data")},
-			Env:  []string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey, "HOME=" + group.Dir()},
-		})
-		if err != nil {
-			return nil, err
+			Args: []string{"--port", address, "--quiet", "posix", "--sidecar", g.Path("attributes"), g.Path("data")},
+			Env:  []string{"ROOT_ACCESS_KEY=" + s.AccessKey, "ROOT_SECRET_KEY=" + s.SecretKey, "HOME=" + g.Dir()},
 		}
-		err = p.Wait(ctx, s.answers)
-		if err == nil || attempt == 5 || !p.LogContains("address already in use") {
-			return s, err
-		}
-		p.Kill() // it has ended: that is no error any more
-	}
+	}, s.answers)
+	return s
 }
 
 // answers asks without a login, which the server refuses as S3 does.
