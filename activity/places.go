@@ -56,7 +56,7 @@ func (p *places) refresh(ctx context.Context) error {
 
 // pages calls each with every record that a filter chooses.
 func pages[T any](ctx context.Context, f remit.Filter, list func(context.Context, remit.Filter, remit.PageRequest) ([]T, string, error), each func(T)) error {
-	page := remit.PageRequest{Limit: 1000, Sort: "id"}
+	page := remit.PageRequest{Limit: 1000, Sort: "name"}
 	for {
 		some, next, err := list(ctx, f, page)
 		if err != nil {

@@ -452,15 +452,20 @@ func (g *gatherer) namespaces(ctx context.Context, all []Leaver) error {
 // lister is one of the store's lists.
 type lister[F, T any] func(context.Context, F, remit.PageRequest) ([]T, string, error)
 
-// byID is the order that stays the same while records come and go.
-var byID = remit.PageRequest{Limit: pageSize, Sort: "id"}
+// The orders that stay the same while records come and go. What lies together in a
+// system has neighbouring names, and the store keeps it together: by ID, which is a
+// hash, each record of a page would be read from another place of the disk.
+var (
+	byName = remit.PageRequest{Limit: pageSize, Sort: "name"}
+	byID   = remit.PageRequest{Limit: pageSize, Sort: "id"}
+)
 
 // newest is the order of responses, their only one.
 var newest = remit.PageRequest{Limit: pageSize}
 
 // pages reads a list of the inventory page by page.
 func pages[T any](ctx context.Context, list lister[remit.Filter, T], f remit.Filter, each func([]T) error) error {
-	return eachPage(ctx, list, f, byID, unlocked{}, each)
+	return eachPage(ctx, list, f, byName, unlocked{}, each)
 }
 
 // eachPage reads a list page by page, and each page under a lock.

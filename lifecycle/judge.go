@@ -335,7 +335,7 @@ func (r *run) credentials(ctx context.Context, f remit.Filter) error {
 	if len(r.config.Policies) == 0 {
 		return nil
 	}
-	return eachPage(ctx, r.store.Credentials, f, byID, r.page(), func(page []remit.Credential) error {
+	return eachPage(ctx, r.store.Credentials, f, byName, r.page(), func(page []remit.Credential) error {
 		cases, err := r.cases(ctx, page)
 		if err != nil {
 			return err

@@ -75,8 +75,9 @@ func NewStatus(ctx context.Context, c *Config, store Store, f Filter, now time.T
 			return nil, err
 		}
 	}
-	slices.SortFunc(s.order, func(a, b place) int {
-		return cmp.Or(cmp.Compare(a.next, b.next), cmp.Compare(a.rank, b.rank), cmp.Compare(a.id, b.id))
+	// What is equal stays in the order of names, in which it is also stored.
+	slices.SortStableFunc(s.order, func(a, b place) int {
+		return cmp.Or(cmp.Compare(a.next, b.next), cmp.Compare(a.rank, b.rank))
 	})
 	return s, nil
 }

@@ -38,10 +38,10 @@ func drain[T any](ctx context.Context, list lister[T], f remit.Filter, each func
 	})
 }
 
-// pages reads a list page by page, in the order of IDs, which stays the same
-// while records come and go.
+// pages reads a list page by page, in the order of names, which stays the same
+// while records come and go, and in which the store has neighbours together.
 func pages[T any](ctx context.Context, list lister[T], f remit.Filter, size int, each func([]T) error) error {
-	page := remit.PageRequest{Limit: size, Sort: "id"}
+	page := remit.PageRequest{Limit: size, Sort: "name"}
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
