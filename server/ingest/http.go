@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"remit"
 	"remit/connector"
@@ -45,11 +48,17 @@ type Handler struct {
 	Log *slog.Logger
 
 	slots chan struct{}
+	busy  *rate.Sometimes // to log that senders were asked to come again
 }
+
+// busyInterval is how often it is logged at most that senders are asked to come
+// again: after a restart every batch that waited is sent at once, and again.
+const busyInterval = 10 * time.Second
 
 // NewHandler returns h, ready to serve.
 func NewHandler(h Handler) *Handler {
 	h.slots = make(chan struct{}, maxRequests)
+	h.busy = &rate.Sometimes{Interval: busyInterval}
 	return &h
 }
 
@@ -131,7 +140,12 @@ type problem struct {
 }
 
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
-	h.Log.Warn("events refused", "status", status, "reason", detail, "from", r.RemoteAddr)
+	tell := func() { h.Log.Warn("events refused", "status", status, "reason", detail, "from", r.RemoteAddr) }
+	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+		h.busy.Do(tell)
+	} else {
+		tell()
+	}
 	answer(w, status, problem{Title: http.StatusText(status), Status: status, Detail: detail})
 }
 

@@ -333,6 +333,28 @@ func TestLargeBatches(t *testing.T) {
 	}
 }
 
+// TestRefusalsLogged holds that a sender who is asked to come again does not fill the
+// log, and that whoever is turned away for good is told of each time.
+func TestRefusalsLogged(t *testing.T) {
+	d := newDesk(t)
+	var log bytes.Buffer
+	d.Log = slog.New(slog.NewTextHandler(&log, nil))
+	early, _, err := d.tokens.Create(t.Context(), token.Request{Client: "new", Scope: token.SendEvents, System: "new", Source: "kubernetes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		for bearer, want := range map[string]int{early: 503, d.metrics: 403} {
+			if w := d.post(bearer, list("a")); w.Code != want {
+				t.Fatalf("%d: %s", w.Code, w.Body)
+			}
+		}
+	}
+	if again, never := strings.Count(log.String(), "status=503"), strings.Count(log.String(), "status=403"); again != 1 || never != 5 {
+		t.Errorf("%d and %d lines:\n%s", again, never, log.String())
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	d := newDesk(t)
 	var all sync.WaitGroup
