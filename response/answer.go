@@ -387,7 +387,7 @@ func (s *Responses) extend(ctx context.Context, rule *Rule, r, by remit.Response
 	r.Steps = append(r.Steps, by.Steps...)
 	r.Stolen, r.Forged = append(r.Stolen, by.Stolen...), append(r.Forged, by.Forged...)
 	r.Due = time.Time{}
-	return s.move(ctx, r, remit.ResponseApproved, rule.asker(), fmt.Sprintf("%d more credentials are known by now", len(by.Stolen)+len(by.Forged)))
+	return s.move(ctx, r, remit.ResponseApproved, rule.asker(), fmt.Sprintf("more credentials are known by now: %d", len(by.Stolen)+len(by.Forged)))
 }
 
 // proposeBy stores a plan of a rule, approved where the rule needs nobody for it.

@@ -423,8 +423,8 @@ func (e *Enforcer) planHold(ctx context.Context, identity remit.Ref, grade remit
 		breaks = append(breaks, "Whoever uses one of these credentials is refused, a workload that it was stolen from as well, until it has another: a pod gets one when its node renews it, or when it is started again.")
 	}
 	if len(accounts) > 0 {
-		does = append(does, fmt.Sprintf("Let %s mint only from their pods, and nothing that is bound: what was minted a moment ago has no name here yet.", strings.Join(accounts, ", ")))
-		breaks = append(breaks, "So does whatever mints as these accounts with a token that is bound to no pod.")
+		does = append(does, fmt.Sprintf("Let pods alone mint as %s, and nothing that is bound: what was minted a moment ago has no name here yet.", strings.Join(accounts, ", ")))
+		breaks = append(breaks, "Whatever mints as these accounts with a token that is bound to no pod no longer can.")
 	}
 	if len(ended) > 0 {
 		does = append(does, fmt.Sprintf("Let nothing mint as %s: whoever holds a token that has ended could still make another, as long as the API server believes it.", strings.Join(ended, ", ")))
