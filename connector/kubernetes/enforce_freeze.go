@@ -170,7 +170,9 @@ func isHeld(variable, level string) string {
 
 // desiredPolicies are the policy that freezes and the one that keeps what is
 // frozen from freeing itself. The first fails closed, so it leaves alone what it
-// takes to repair it; the second is about just that, and fails open.
+// takes to repair it; the second is about just that, and fails open. It comes first
+// in the list: API servers take policies up in the order in which they were made, so
+// where the one acts that a plan is verified by, this one acts as well.
 func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 	leaveOut := []admissionv1.MatchCondition{
 		{Name: "has-credential", Expression: `(` + isProbe + `) || (` + hasCredential + `) || (` + isAccount + `)`},
@@ -216,7 +218,7 @@ func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 		Expression: `!variables.credentialAll && !variables.credentialMint && !variables.accountAll && !variables.accountMint`,
 		Message:    "Remit has contained this credential: it may not change what contains it.",
 	}}
-	return []*admissionv1.ValidatingAdmissionPolicy{freeze, guard}
+	return []*admissionv1.ValidatingAdmissionPolicy{guard, freeze}
 }
 
 func resourceRule(group string, resources ...string) admissionv1.NamedRuleWithOperations {
