@@ -65,7 +65,7 @@ const (
 	maxCredential = 253 - len(holdRefuse+".")
 )
 
-// containedRef is the Secret.
+// containedRef is the Secret that lists what is contained.
 var containedRef = remit.Ref{Kind: "Secret", Namespace: enforceSystemNamespace, Name: containedName}
 
 // credentialForm is how a credential's identifier looks in the audit log. What
@@ -168,11 +168,12 @@ func isHeld(variable, level string) string {
 	return `variables.` + variable + ` != "" && params != null && has(params.data) && "` + level + `." + variables.` + variable + ` in params.data`
 }
 
-// desiredPolicies are the policy that freezes and the one that keeps what is
-// frozen from freeing itself. The first fails closed, so it leaves alone what it
-// takes to repair it; the second is about just that, and fails open. It comes first
-// in the list: API servers take policies up in the order in which they were made, so
-// where the one acts that a plan is verified by, this one acts as well.
+// desiredPolicies are the policy that keeps what is frozen from freeing itself, and
+// the one that freezes, in the order in which they are to be made. The one that
+// freezes fails closed, so it leaves alone what it takes to repair it; the guard is
+// about just that, and fails open. The guard comes first because API servers take
+// policies up in the order in which they were made: a plan is verified by the other
+// one, and where that acts, the guard does too.
 func desiredPolicies(user string) []*admissionv1.ValidatingAdmissionPolicy {
 	leaveOut := []admissionv1.MatchCondition{
 		{Name: "has-credential", Expression: `(` + isProbe + `) || (` + hasCredential + `) || (` + isAccount + `)`},
