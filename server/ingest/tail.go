@@ -118,6 +118,22 @@ type followed struct {
 	buffer []byte
 	saved  int64 // offset of the last position that was written
 	moved  bool  // another file has its name
+
+	// ended are files that were read to their end, the last ones: rotations in
+	// quick succession leave files of the same time, in which their order does
+	// not show.
+	ended []tailPosition
+}
+
+// endedKept is more files than are rotated away before a clock goes on.
+const endedKept = 64
+
+// end remembers that a file was read to its end.
+func (f *followed) end(at tailPosition) {
+	if len(f.ended) == endedKept {
+		f.ended = slices.Delete(f.ended, 0, 1)
+	}
+	f.ended = append(f.ended, at)
 }
 
 func (f *followed) close() {
@@ -155,26 +171,39 @@ func (f *followed) resume(ctx context.Context, p remit.Position) error {
 	if err != nil {
 		return err
 	}
-	for i, name := range rotated {
+	for _, name := range rotated {
 		if !is(name, at) {
 			continue
 		}
-		offset := p.Offset
-		for _, name := range rotated[i:] {
-			if err := f.whole(ctx, name, offset); err != nil {
-				return err
-			}
-			offset = 0
+		info, err := os.Stat(name)
+		if err != nil {
+			break // removed meanwhile
 		}
-		return nil
+		if err := f.whole(ctx, name, p.Offset); err != nil {
+			return err
+		}
+		return f.since(ctx, info.ModTime())
 	}
 	f.tail.Log.Warn("the file that was read last is gone; what was written to it after that, if anything, is not known",
 		"path", f.tail.Path, "read_until", p.Updated)
+	return f.since(ctx, p.Updated)
+}
+
+// since reads the rotated files that were written to at a time or later, but for
+// those that were read to their end. Nothing says in which order files of the
+// same instant were written, so the instant itself belongs to it.
+func (f *followed) since(ctx context.Context, then time.Time) error {
+	rotated, err := f.others()
+	if err != nil {
+		return err
+	}
 	for _, name := range rotated {
-		if info, err := os.Stat(name); err == nil && info.ModTime().After(p.Updated) {
-			if err := f.whole(ctx, name, 0); err != nil {
-				return err
-			}
+		info, err := os.Stat(name)
+		if err != nil || info.ModTime().Before(then) || slices.ContainsFunc(f.ended, func(at tailPosition) bool { return is(name, at) }) {
+			continue
+		}
+		if err := f.whole(ctx, name, 0); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -252,6 +281,12 @@ func head(r io.Reader, length int64) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// begins is how a file is known again of which offset bytes were read.
+func begins(r io.ReaderAt, offset int64) tailPosition {
+	length := min(offset, headBytes)
+	return tailPosition{Head: head(io.NewSectionReader(r, 0, length), length), Length: length}
+}
+
 type plainFile struct {
 	io.Reader
 	done func()
@@ -287,7 +322,7 @@ func (f *followed) whole(ctx context.Context, path string, offset int64) error {
 		return nil // shorter than what was read of it
 	}
 	var rest []byte
-	for {
+	for at := offset; ; {
 		n, err := io.ReadFull(r, f.room(len(rest)))
 		text := f.buffer[:len(rest)+n]
 		ended := err != nil
@@ -301,11 +336,24 @@ func (f *followed) whole(ctx context.Context, path string, offset int64) error {
 		if err := f.take(ctx, text[:taken]); err != nil {
 			return err
 		}
+		at += int64(taken)
 		if ended {
+			f.endWhole(path, at)
 			return nil
 		}
 		rest = f.buffer[:copy(f.buffer, text[taken:])]
 	}
+}
+
+// endWhole remembers a file that may be compressed.
+func (f *followed) endWhole(path string, bytes int64) {
+	r, err := openPlain(path)
+	if err != nil {
+		return // removed meanwhile
+	}
+	defer r.Close()
+	length := min(bytes, headBytes)
+	f.end(tailPosition{Head: head(r, length), Length: length})
 }
 
 // room returns the part of the buffer behind what is kept in it.
@@ -393,25 +441,15 @@ func (f *followed) advance(ctx context.Context) error {
 // next goes on from a file that was read to its end to the present one, by way of
 // files that came and went between them.
 func (f *followed) next(ctx context.Context, former fs.FileInfo) error {
-	length := min(f.offset, headBytes)
-	read := tailPosition{Head: head(io.NewSectionReader(f.file, 0, length), length), Length: length}
+	read := begins(f.file, f.offset)
 	last := f.file
 	if err := f.open(0); err != nil || f.file == last {
 		return err // between the renaming and the new file: there is one soon
 	}
 	last.Close()
-	others, err := f.others()
-	if err != nil {
+	f.end(read)
+	if err := f.since(ctx, former.ModTime()); err != nil {
 		return err
-	}
-	for _, name := range others {
-		info, err := os.Stat(name)
-		if err != nil || os.SameFile(info, former) || info.ModTime().Before(former.ModTime()) || is(name, read) {
-			continue
-		}
-		if err := f.whole(ctx, name, 0); err != nil {
-			return err
-		}
 	}
 	return f.read(ctx, false)
 }
@@ -450,8 +488,7 @@ func (f *followed) save(ctx context.Context) error {
 	if f.offset == f.saved {
 		return nil
 	}
-	length := min(f.offset, headBytes)
-	at, err := json.Marshal(tailPosition{Head: head(io.NewSectionReader(f.file, 0, length), length), Length: length})
+	at, err := json.Marshal(begins(f.file, f.offset))
 	if err != nil {
 		return err
 	}

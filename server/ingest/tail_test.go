@@ -167,6 +167,24 @@ func TestTailRotated(t *testing.T) {
 	f.once()
 }
 
+// TestTailRotatedInAnInstant: a clock that stood still between rotations once had
+// files read again that were read before.
+func TestTailRotatedInAnInstant(t *testing.T) {
+	f := newFollower(t)
+	for n := range 5 {
+		f.write(5)
+		f.settle()
+		instant := time.Unix(1_795_000_000, 0)
+		if err := os.Chtimes(f.path, instant, instant); err != nil {
+			t.Fatal(err)
+		}
+		f.rename(fmt.Sprintf("audit-2026-11-25T10-00-%02d.000.log", n))
+	}
+	f.write(3)
+	f.settle()
+	f.once()
+}
+
 // TestTailLastLineWithoutEnd: what a writer left of a line when it rotated the
 // file is told, and is no obstacle.
 func TestTailLastLineWithoutEnd(t *testing.T) {
