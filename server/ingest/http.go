@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -30,7 +31,7 @@ const (
 // in the body JSON lines, or any list that a decoder knows, as the EventList of a
 // Kubernetes audit webhook; plain, or compressed by gzip or zstd.
 //
-// 200 means that every event is on disk. 429 and 503 mean that it has to be sent
+// 200 means that every event is on disk. 408, 429 and 503 mean that it has to be sent
 // again, after Retry-After; events that were sent twice count once. Events of
 // which nothing can be made do not stop the others: they are kept aside, and
 // counted in the answer.
@@ -92,7 +93,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	taken, err := h.Intake.Take(r.Context(), from, http.MaxBytesReader(w, r.Body, maxBody), maxBody)
+	body := &sent{Reader: http.MaxBytesReader(w, r.Body, maxBody)}
+	taken, err := h.Intake.Take(r.Context(), from, body, maxBody)
+	if body.broken != nil {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+		h.refuse(w, r, http.StatusRequestTimeout, "the request did not arrive whole: send it again: "+body.broken.Error())
+		return
+	}
 	if err != nil {
 		h.fail(w, r, err)
 		return
@@ -101,6 +108,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		Events int64 `json:"events"`
 		Dead   int64 `json:"dead"`
 	}{taken.Events, taken.Dead})
+}
+
+// sent is a request's body that tells a connection that broke from what is wrong
+// with what was sent.
+type sent struct {
+	io.Reader
+	broken error
+}
+
+func (s *sent) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if tooLarge := (*http.MaxBytesError)(nil); err != nil && !errors.Is(err, io.EOF) && !errors.As(err, &tooLarge) {
+		s.broken = err
+	}
+	return n, err
 }
 
 // retryAfter is when a sender should try again that met a full queue, in seconds.
@@ -141,9 +163,10 @@ type problem struct {
 
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, status int, detail string) {
 	tell := func() { h.Log.Warn("events refused", "status", status, "reason", detail, "from", r.RemoteAddr) }
-	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable, http.StatusRequestTimeout:
 		h.busy.Do(tell)
-	} else {
+	default:
 		tell()
 	}
 	answer(w, status, problem{Title: http.StatusText(status), Status: status, Detail: detail})

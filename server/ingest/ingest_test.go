@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -287,6 +289,30 @@ func TestBackPressure(t *testing.T) {
 	d.queue.fail(nil)
 	if w := d.post(d.secret, list("a")); w.Code != 200 {
 		t.Errorf("%d", w.Code)
+	}
+}
+
+// TestSenderGoesAway: a connection that broke was once told, and logged, as a file
+// that is damaged, which is never sent again.
+func TestSenderGoesAway(t *testing.T) {
+	d := newDesk(t)
+	for _, how := range []string{"", "gzip", "zstd"} {
+		whole := event("a") + "\n" + event("b") + "\n"
+		if how != "" {
+			whole = packed(t, how, whole)
+		}
+		for _, arrived := range []int{0, 1, len(whole) / 2, len(whole)} {
+			r := httptest.NewRequest(http.MethodPost, ingest.Path, io.MultiReader(strings.NewReader(whole[:arrived]), iotest.ErrReader(io.ErrUnexpectedEOF)))
+			r.Header.Set("Authorization", "Bearer "+d.secret)
+			w := httptest.NewRecorder()
+			d.ServeHTTP(w, r)
+			if w.Code != http.StatusRequestTimeout || w.Header().Get("Retry-After") == "" {
+				t.Errorf("%q, %d bytes of it: %d %s", how, arrived, w.Code, w.Body)
+			}
+		}
+	}
+	if len(d.grave.lines) > 0 {
+		t.Errorf("dead: %s", d.grave.text())
 	}
 }
 
