@@ -32,6 +32,8 @@ type answering struct {
 type byCredential struct{ *world }
 
 func (w byCredential) Plan(_ context.Context, o connector.Order) (connector.Planned, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.orders = append(w.orders, o)
 	grades := o.Grades
 	if grades == nil {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // world is a system whose objects are words, and a connector for it that can be
 // made to die: at the call that is numbered so, before its effect or after.
 type world struct {
+	mu      sync.Mutex
 	objects map[string]string
 	fail    map[string]error // by object, of Do
 	slow    int              // how many verifications say that it is not in effect yet
@@ -36,6 +38,8 @@ type world struct {
 type died struct{}
 
 func (w *world) call(effect func() error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.calls++
 	if w.calls == w.dieAt && !w.after {
 		panic(died{})
@@ -50,6 +54,8 @@ func (w *world) call(effect func() error) error {
 func (w *world) Prepare(context.Context) error { return w.call(func() error { return nil }) }
 
 func (w *world) Plan(_ context.Context, o connector.Order) (connector.Planned, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.orders = append(w.orders, o)
 	var p connector.Planned
 	for _, name := range []string{"one", "two", "three"} {

@@ -41,8 +41,8 @@ func TestServedRotationKilled(t *testing.T) {
 		kills = n
 	}
 	program := built(t)
-	dir, address := t.TempDir(), freeAddress(t)
-	c := cluster.Start(t, auditsTo(t, address, "--data-dir", dir))
+	dir := t.TempDir()
+	c := cluster.Start(t)
 	db := postgres.Start(t)
 	ctx := t.Context()
 	ns := c.Namespace(t)
@@ -63,8 +63,9 @@ lifecycle:
   policies: [{name: legacy, select: {types: [static-token], namespaces: [%[2]s], names: ["token-*"]}, max_age: 1s}]
 respond:
   - {name: rotate-in-time, policies: [lifecycle-max-age], do: rotate, approval: none, hourly: 100000}
+logs: [{path: %[3]s, system: prod}]
 rotation:
-`, c.Kubeconfig, ns)
+`, c.Kubeconfig, ns, c.AuditLog)
 	for n := range kills + tokens {
 		fmt.Fprintf(&config, "  - {credential: %[1]s/token-%[2]d, system: prod, kind: bound-token, lifetime: 30d, grace: 1s, to: [\"secret:%[1]s/client-%[2]d#token\"]}\n", ns, n)
 	}
@@ -89,7 +90,7 @@ rotation:
 			t.Fatal(err)
 		}
 	}
-	serve := func() *daemon { return serving(t, "--listen", address, "--data-dir", dir) }
+	serve := func() *daemon { return serving(t, "--data-dir", dir) }
 	served := serve()
 	store, err := sqlstore.Open(ctx, filepath.Join(dir, "remit.db"))
 	if err != nil {
