@@ -222,7 +222,11 @@ func (a *Responder) once(ctx context.Context, rule *Rule, f *remit.Finding) {
 	case ctx.Err() != nil:
 	case err != nil:
 		if a.first(f.ID, err.Error()) {
-			log.Error("nothing could be done about a finding", "error", err)
+			level := slog.LevelError
+			if remit.KindOf(err) == remit.Unsupported {
+				level = slog.LevelWarn // there is nothing to repair, as for a copy of a token elsewhere
+			}
+			log.Log(ctx, level, "nothing could be done about a finding", "error", err)
 		}
 	case r.ID != "":
 		log.Warn("answered a finding")
