@@ -12,12 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/valyala/fastjson"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
-	kjson "sigs.k8s.io/json"
 
 	"remit"
 )
@@ -180,6 +180,11 @@ const maxReview = 2 << 20
 // A failure is no answer of 500, 504 or 429, nor one with Retry-After: after these
 // the API server asks again and again, and the request waits for seconds.
 func (a *Authorizer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	refused := a.refused.Load()
+	if refused == nil {
+		http.Error(w, "what is refused has not been read from the cluster yet", http.StatusServiceUnavailable)
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		http.Error(w, fmt.Sprintf("the review has more than %d bytes", maxReview), http.StatusRequestEntityTooLarge)
@@ -188,47 +193,70 @@ func (a *Authorizer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the review ended early", http.StatusBadRequest)
 		return
 	}
-	credentials, err := credentialsOfReview(body)
+	denied, err := denies(body, *refused)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	refused := a.refused.Load()
-	if refused == nil {
-		http.Error(w, "what is refused has not been read from the cluster yet", http.StatusServiceUnavailable)
-		return
-	}
 	answer := answerNoOpinion
-	for _, c := range credentials {
-		if _, ok := (*refused)[c]; ok || c == probeCredential {
-			answer = answerDenied
-		}
+	if denied {
+		answer = answerDenied
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(answer) // the API server may have given up
 }
 
-// credentialsOfReview reads who asks from a SubjectAccessReview: the credentials,
-// of which there is one or, for who has none that the API server can tell, none.
-func credentialsOfReview(body []byte) ([]string, error) {
+// reviews reuse their memory: thousands may be asked a second, while requests of a
+// whole cluster wait.
+var reviews fastjson.ParserPool
+
+// denies says whether a SubjectAccessReview is about one of the refused
+// credentials: who asks has one or, if he has none that the API server can tell,
+// none.
+func denies(body []byte, refused map[string]struct{}) (bool, error) {
 	const op = "read review"
-	var review struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Spec       *struct {
-			Extra map[string][]string `json:"extra"`
-		} `json:"spec"`
+	parser := reviews.Get()
+	defer reviews.Put(parser)
+	review, err := parser.ParseBytes(body)
+	if err != nil {
+		return false, remit.Errorf(remit.Invalid, op, "it is no JSON: %w", err)
 	}
-	// As the API server reads JSON: a field that is written otherwise is another.
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, &review); err != nil {
-		return nil, remit.Errorf(remit.Invalid, op, "it is no SubjectAccessReview: %w", err)
-	}
-	if review.APIVersion != "authorization.k8s.io/v1" || review.Kind != "SubjectAccessReview" || review.Spec == nil {
-		return nil, remit.Errorf(remit.Invalid, op,
+	text := func(field string) string { return string(review.GetStringBytes(field)) }
+	spec := review.Get("spec")
+	if text("apiVersion") != "authorization.k8s.io/v1" || text("kind") != "SubjectAccessReview" || !isType(spec, fastjson.TypeObject) {
+		return false, remit.Errorf(remit.Invalid, op,
 			"it is no SubjectAccessReview of authorization.k8s.io/v1: set subjectAccessReviewVersion: v1 in the API server's authorization configuration")
 	}
-	return review.Spec.Extra[extraCredential], nil
+	extra := spec.Get("extra")
+	if absent(extra) {
+		return false, nil
+	}
+	if !isType(extra, fastjson.TypeObject) {
+		return false, remit.Errorf(remit.Invalid, op, "spec.extra is no object")
+	}
+	credentials := extra.Get(extraCredential)
+	if absent(credentials) {
+		return false, nil
+	}
+	if !isType(credentials, fastjson.TypeArray) {
+		return false, remit.Errorf(remit.Invalid, op, "spec.extra[%q] is no list", extraCredential)
+	}
+	denied := false
+	for _, c := range credentials.GetArray() {
+		if !isType(c, fastjson.TypeString) {
+			return false, remit.Errorf(remit.Invalid, op, "spec.extra[%q] holds what is no text", extraCredential)
+		}
+		name := c.GetStringBytes()
+		if _, ok := refused[string(name)]; ok || string(name) == probeCredential {
+			denied = true
+		}
+	}
+	return denied, nil
 }
+
+func absent(v *fastjson.Value) bool { return v == nil || v.Type() == fastjson.TypeNull }
+
+func isType(v *fastjson.Value, t fastjson.Type) bool { return v != nil && v.Type() == t }
 
 // AuthorizationConfiguration is the file with which an API server asks Remit
 // (--authorization-config, apiserver.config.k8s.io/v1, Kubernetes 1.32 and later).
