@@ -49,7 +49,7 @@ func TestActions(t *testing.T) {
 	}, metav1.CreateOptions{})
 	must(err)
 	legacy := ""
-	wait(t, 10*time.Second, "the long-lived token", func() bool {
+	wait(t, "the long-lived token", func() bool {
 		s, err := core.Secrets("shop").Get(ctx, "api-token", metav1.GetOptions{})
 		must(err)
 		legacy = string(s.Data[corev1.ServiceAccountTokenKey])
@@ -65,7 +65,7 @@ func TestActions(t *testing.T) {
 		_, err := client.CoreV1().Secrets("shop").List(ctx, metav1.ListOptions{})
 		return err
 	}
-	wait(t, 10*time.Second, "the grant", func() bool { return work() == nil })
+	wait(t, "the grant", func() bool { return work() == nil })
 
 	// The period begins here, after the binding was made, and lasts until now.
 	time.Sleep(1100 * time.Millisecond)
@@ -150,7 +150,7 @@ func TestActions(t *testing.T) {
 	if got := state(); got != before {
 		t.Errorf("undone it is\n%s\nand was\n%s", got, before)
 	}
-	wait(t, 15*time.Second, "the token to work again", func() bool { return work() == nil })
+	wait(t, "the token to work again", func() bool { return work() == nil })
 
 	refused(remit.Unsupported, "is one of aws: only there can it be revoked", "revoke", "Secret/shop/payment", "--plan")
 	refused(remit.Invalid, "is an identity", "revoke", string(remit.IdentityID(remit.SystemID("kubernetes", "x"), remit.Ref{Kind: "User", Name: "x"})))

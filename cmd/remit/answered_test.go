@@ -56,11 +56,11 @@ func theftAnswered(t *testing.T, dir, url string) {
 		}
 		return all
 	}
-	wait(t, 30*time.Second, "the pods to be in the inventory", func() bool {
+	wait(t, "the pods to be in the inventory", func() bool {
 		some, _, err := store.Resources(t.Context(), remit.Filter{Kinds: []string{"Pod"}, Names: []string{worker(9)}}, remit.PageRequest{})
 		return err == nil && len(some) == 1 && some[0].Attributes["addresses"] != ""
 	})
-	wait(t, 30*time.Second, "what containment needs to be in place", func() bool {
+	wait(t, "what containment needs to be in place", func() bool {
 		_, err := s.Client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(t.Context(), "remit-containment", metav1.GetOptions{})
 		return err == nil
 	})
@@ -130,7 +130,7 @@ func theftAnswered(t *testing.T, dir, url string) {
 			t.Fatalf("%s: %v", out, err)
 		}
 	}
-	wait(t, 10*time.Second, "the containment to be undone", func() bool { _, err := mint(held[1], attacker); return err == nil })
+	wait(t, "the containment to be undone", func() bool { _, err := mint(held[1], attacker); return err == nil })
 	time.Sleep(3 * time.Second)
 	if again := plans(); len(again) != len(all) {
 		t.Errorf("after a person had undone it, there are %d plans, and were %d", len(again), len(all))

@@ -50,7 +50,7 @@ func TestAnsweredKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	wait(t, 30*time.Second, "what containment needs to be in place", func() bool {
+	wait(t, "what containment needs to be in place", func() bool {
 		_, err := s.Client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings().Get(t.Context(), "remit-containment", metav1.GetOptions{})
 		return err == nil
 	})
@@ -117,7 +117,7 @@ func TestAnsweredKilled(t *testing.T) {
 			}
 			time.Sleep(time.Duration(random.IntN(longest)) * time.Millisecond)
 			if plan().State == remit.ResponseVerified || killed+undoneKilled >= kills || tries >= 4 {
-				wait(t, 60*time.Second, "the plan to be carried out: "+victim, func() bool { return plan().State == remit.ResponseVerified })
+				wait(t, "the plan to be carried out: "+victim, func() bool { return plan().State == remit.ResponseVerified })
 				break
 			}
 			served.kill()

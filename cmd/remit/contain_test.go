@@ -87,7 +87,7 @@ func TestStolenTokenContained(t *testing.T) {
 	must("stop-all", "--resume")
 	t.Log(must("plans", "resume", id))
 	done := time.Now()
-	wait(t, 10*time.Second, "the attacker to be refused", func() bool { return !mints(s.TokenConfig(minted), attacker) })
+	wait(t, "the attacker to be refused", func() bool { return !mints(s.TokenConfig(minted), attacker) })
 	t.Logf("refused %s after the plan was verified", time.Since(done).Round(time.Millisecond))
 	if mints(s.TokenConfig(stolen), attacker) {
 		t.Error("the stolen token still mints")
@@ -104,7 +104,7 @@ func TestStolenTokenContained(t *testing.T) {
 	}
 
 	t.Log(must("plans", "undo", id, "--as", "bob"))
-	wait(t, 10*time.Second, "the containment to be undone", func() bool { return mints(s.TokenConfig(minted), attacker) })
+	wait(t, "the containment to be undone", func() bool { return mints(s.TokenConfig(minted), attacker) })
 	t.Log("\n" + must("plans", "show", id) + must("plans", "list"))
 
 	// The whole identity, by its grants, and back.

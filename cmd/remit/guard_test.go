@@ -77,7 +77,7 @@ func TestGuard(t *testing.T) {
 		t.Errorf("applied twice: %s", again)
 	}
 	report := ""
-	wait(t, 30*time.Second, "the audit to act", func() bool {
+	wait(t, "the audit to act", func() bool {
 		if err := account(metav1.CreateOptions{}); err != nil {
 			t.Fatalf("refused in audit: %v", err)
 		}
@@ -112,7 +112,7 @@ func TestGuard(t *testing.T) {
 		// owners fail open in both states, so its binding alone changes.
 		t.Errorf("the plan is %s, of %d steps", plan.State, len(plan.Steps))
 	}
-	wait(t, 30*time.Second, "the guard to refuse", refused)
+	wait(t, "the guard to refuse", refused)
 
 	// Somebody deletes the binding. It is found; and where Remit acts, mended.
 	bindings := c.Client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
@@ -154,7 +154,7 @@ func TestGuard(t *testing.T) {
 	if found := must("findings"); !strings.Contains(found, "The admission guard is not as it is configured") {
 		t.Errorf("it is not among the findings:\n%s", found)
 	}
-	wait(t, 30*time.Second, "the deletion to act", func() bool { return !refused() })
+	wait(t, "the deletion to act", func() bool { return !refused() })
 	configure("mode: enforce", "owners: enforce, token_secrets: audit") // with one approval
 	for range 2 {
 		look()
@@ -171,7 +171,7 @@ func TestGuard(t *testing.T) {
 	if f = look(); f.State != remit.Resolved {
 		t.Errorf("put back, the finding is %s", f.State)
 	}
-	wait(t, 30*time.Second, "the guard to refuse again", refused)
+	wait(t, "the guard to refuse again", refused)
 	if _, err := c.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Patch(ctx, "remit-guard-owners", types.MergePatchType,
 		[]byte(`{"spec":{"failurePolicy":"Fail"}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
@@ -185,9 +185,9 @@ func TestGuard(t *testing.T) {
 	if err := json.Unmarshal([]byte(must("guard", "remove", "--as", "alice", "--format", "json")), &plan); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, 30*time.Second, "the guard to go", func() bool { return !refused() })
+	wait(t, "the guard to go", func() bool { return !refused() })
 	must("plans", "undo", string(plan.ID), "--as", "alice")
-	wait(t, 30*time.Second, "the guard to come back", refused)
+	wait(t, "the guard to come back", refused)
 	must("guard", "remove", "--as", "alice")
 	if all, err := bindings.List(ctx, metav1.ListOptions{}); err != nil || len(all.Items) > 0 {
 		t.Errorf("bindings are left: %v %v", all.Items, err)

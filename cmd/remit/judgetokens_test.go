@@ -42,7 +42,7 @@ func TestOwnTokensAreJudged(t *testing.T) {
 	if _, _, err := tokens.Create(t.Context(), token.Request{Client: "nobodys", Scope: token.SendEvents}); err != nil {
 		t.Fatal(err)
 	}
-	wait(t, 20*time.Second, "a finding on a client without an owner", func() bool {
+	wait(t, "a finding on a client without an owner", func() bool {
 		found, _, err := data.Store.Findings(t.Context(), remit.FindingFilter{System: tokens.System()}, remit.PageRequest{})
 		for _, f := range found {
 			t.Log(f.Policy, f.Subject.Ref, f.Words)

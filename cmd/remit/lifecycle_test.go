@@ -69,12 +69,12 @@ func TestLifecycle(t *testing.T) {
 	becomes := func(policy string, state remit.FindingState) remit.Finding {
 		t.Helper()
 		began := time.Now()
-		wait(t, 40*time.Second, policy+" to be "+string(state), func() bool { return told(policy).State == state })
+		wait(t, policy+" to be "+string(state), func() bool { return told(policy).State == state })
 		f := told(policy)
 		t.Logf("%s is %s after %s: %s", policy, state, time.Since(began).Round(100*time.Millisecond), f.Message)
 		return f
 	}
-	wait(t, 40*time.Second, "the accounts to be in the inventory", func() bool {
+	wait(t, "the accounts to be in the inventory", func() bool {
 		some, _, err := store.Identities(t.Context(), remit.Filter{Kinds: []string{"ServiceAccount"}, Names: []string{"runner", "leaver"}}, remit.PageRequest{})
 		return err == nil && len(some) == 2
 	})

@@ -58,12 +58,12 @@ func TestCredentialsRefused(t *testing.T) {
 	serve := func() *daemon {
 		t.Helper()
 		d := serving(t, "--data-dir", dir, "--no-watch")
-		wait(t, 20*time.Second, "remit serve to listen", func() bool { return strings.Contains(d.out.String(), "listening") })
+		wait(t, "remit serve to listen", func() bool { return strings.Contains(d.out.String(), "listening") })
 		return d
 	}
 	d := serve()
 	var plan remit.Response
-	wait(t, 20*time.Second, "the list to be read", func() bool {
+	wait(t, "the list to be read", func() bool {
 		out, err := command(contain...)
 		if err != nil && remit.KindOf(err) != remit.Unsupported {
 			t.Fatal(err)
@@ -96,7 +96,7 @@ func TestCredentialsRefused(t *testing.T) {
 		t.Error("without Remit requests do not go on as before")
 	}
 	serve()
-	wait(t, 20*time.Second, "it to be refused after a restart", func() bool { return refused(s.TokenConfig(minted), attacker) })
+	wait(t, "it to be refused after a restart", func() bool { return refused(s.TokenConfig(minted), attacker) })
 	t.Log(must("plans", "undo", string(plan.ID), "--as", "bob"))
-	wait(t, 10*time.Second, "it to be undone", func() bool { return !refused(s.TokenConfig(minted), attacker) })
+	wait(t, "it to be undone", func() bool { return !refused(s.TokenConfig(minted), attacker) })
 }

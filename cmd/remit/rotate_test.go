@@ -45,7 +45,7 @@ func TestRotateCommands(t *testing.T) {
 	}
 	create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "ci-token", Annotations: map[string]string{corev1.ServiceAccountNameKey: "ci"}}, Type: corev1.SecretTypeServiceAccountToken})
 	var token []byte
-	wait(t, 10*time.Second, "the token", func() bool {
+	wait(t, "the token", func() bool {
 		s, err := secrets.Get(ctx, "ci-token", metav1.GetOptions{})
 		if err == nil {
 			token = s.Data["token"]
@@ -135,7 +135,7 @@ rotation:
 	}
 	until := func(state remit.ResponseState, between func()) {
 		t.Helper()
-		wait(t, 30*time.Second, "the plan to be "+string(state), func() bool {
+		wait(t, "the plan to be "+string(state), func() bool {
 			if between != nil {
 				between()
 			}

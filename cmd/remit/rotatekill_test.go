@@ -152,7 +152,7 @@ rotation:
 				t.Fatal(err)
 			}
 			create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{corev1.ServiceAccountNameKey: name}}, Type: corev1.SecretTypeServiceAccountToken})
-			wait(t, 10*time.Second, "the token", func() bool { return len(data(name)["token"]) > 0 })
+			wait(t, "the token", func() bool { return len(data(name)["token"]) > 0 })
 			token := data(name)["token"]
 			old = append(old, token)
 			create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: place}, Data: map[string][]byte{"token": token}})
@@ -278,7 +278,7 @@ rotation:
 			if done == len(names) {
 				break
 			}
-			if time.Since(began) > 5*time.Minute {
+			if time.Since(began) > 10*time.Minute {
 				for _, name := range names {
 					text, _ := json.Marshal(all[name])
 					t.Logf("%s: %s", name, text)
@@ -296,7 +296,7 @@ rotation:
 		t.Logf("killed %d times, %d credentials rotated", killed, rotated+len(names))
 		// The API server may remember what was ended for ten seconds.
 		for i, token := range old {
-			wait(t, 15*time.Second, "the old token to be refused: "+names[i], func() bool { return usesToken(ctx, token) != nil })
+			wait(t, "the old token to be refused: "+names[i], func() bool { return usesToken(ctx, token) != nil })
 		}
 		rest()
 		clients.Wait()

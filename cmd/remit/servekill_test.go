@@ -170,7 +170,7 @@ func TestServeKilled(t *testing.T) {
 	}
 	defer store.Close()
 	d := serving(t, args...)
-	wait(t, 30*time.Second, "the file to be read", func() bool {
+	wait(t, "the file to be read", func() bool {
 		positions, err := store.Positions(t.Context())
 		return err == nil && slices.ContainsFunc(positions, func(p remit.Position) bool { return strings.HasPrefix(p.Source, "tail ") })
 	})

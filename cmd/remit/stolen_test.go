@@ -263,12 +263,12 @@ func TestStolenTokenLive(t *testing.T) {
 		return all
 	}
 	// The inventory has the pods, and their life is normal.
-	wait(t, 30*time.Second, "the pods to be in the inventory", func() bool {
+	wait(t, "the pods to be in the inventory", func() bool {
 		some, _, err := store.Resources(t.Context(), remit.Filter{Kinds: []string{"Pod"}, Names: []string{worker(9)}}, remit.PageRequest{})
 		return err == nil && len(some) == 1 && some[0].Attributes["addresses"] != ""
 	})
 	s.live(4)
-	wait(t, 30*time.Second, "the events to be counted", func() bool {
+	wait(t, "the events to be counted", func() bool {
 		some, _, err := store.Presences(t.Context(), remit.ActivityFilter{}, remit.PageRequest{Limit: 1000})
 		return err == nil && slices.ContainsFunc(some, func(p remit.Presence) bool { return p.Actor == workerRef(9) && p.Count >= 4 })
 	})
@@ -279,14 +279,14 @@ func TestStolenTokenLive(t *testing.T) {
 	s.work(s.TokenConfig(s.tokens[3]), attacker)
 	s.mint(s.TokenConfig(s.tokens[3]), attacker, worker(3))
 	minted := time.Now()
-	wait(t, 10*time.Second, "the finding", func() bool { return len(found()) > 0 })
+	wait(t, "the finding", func() bool { return len(found()) > 0 })
 	t.Logf("the finding was visible %s after the answer to the first mint (%s after the theft began)",
 		time.Since(minted).Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
 	if late := time.Since(minted); late > time.Second && !raceEnabled {
 		t.Errorf("the finding came %s after the first mint", late)
 	}
 	last := s.rob(3)
-	wait(t, 20*time.Second, "all events", func() bool {
+	wait(t, "all events", func() bool {
 		some, _, err := store.Lineage(t.Context(), remit.ActivityFilter{Identities: []remit.ID{victimID(t, store, workerRef(3))}}, remit.PageRequest{Limit: 1000})
 		self := 0
 		for _, l := range some {

@@ -32,7 +32,7 @@ func (s *shop) legacyToken(account string) string {
 		s.t.Fatal(err)
 	}
 	var token string
-	wait(s.t, 30*time.Second, "the controller to fill the Secret", func() bool {
+	wait(s.t, "the controller to fill the Secret", func() bool {
 		got, err := s.Client.CoreV1().Secrets(shopNamespace).Get(s.t.Context(), secret.Name, metav1.GetOptions{})
 		if err != nil {
 			s.t.Fatal(err)

@@ -121,7 +121,7 @@ subjects: [{kind: User, name: alice@example.com, apiGroup: rbac.authorization.k8
 	serve := func() *daemon { return serving(t, "--data-dir", dir, "--no-watch") }
 	for i := range kills {
 		d := serve()
-		wait(t, time.Minute, "the server", func() bool { return push(t.Context(), tokens[0]) == http.StatusAccepted })
+		wait(t, "the server", func() bool { return push(t.Context(), tokens[0]) == http.StatusAccepted })
 		time.Sleep(time.Duration(30+70*i) * time.Millisecond)
 		d.kill()
 	}
@@ -218,7 +218,7 @@ leaks:
 		}
 		return w.StatusCode, string(text)
 	}
-	wait(t, time.Minute, "the transmitter's metadata", func() bool {
+	wait(t, "the transmitter's metadata", func() bool {
 		status, text := ask(signals, http.MethodGet, ssf.WellKnown, "")
 		return status == http.StatusOK && strings.Contains(text, `"issuer":"`+self+`"`)
 	})
@@ -287,7 +287,7 @@ leaks:
 		}
 		return len(all)
 	}
-	wait(t, time.Minute, "the signal that Remit sent itself", func() bool { return findings("idp-session-revoked") == 1 })
+	wait(t, "the signal that Remit sent itself", func() bool { return findings("idp-session-revoked") == 1 })
 	if findings("leaked-credential") != 2 || findings("reported") != 2 {
 		t.Error("a finding is missing")
 	}

@@ -145,8 +145,8 @@ func TestRevokeLegacyToken(t *testing.T) {
 	start := time.Now()
 	carryOut(t, e, planned)
 	for !apierrors.IsUnauthorized(reads(client, ns)) {
-		if time.Since(start) > 15*time.Second {
-			t.Fatal("the token still works after 15 seconds")
+		if time.Since(start) > time.Minute {
+			t.Fatal("the token still works after a minute")
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
@@ -359,8 +359,8 @@ func TestDisable(t *testing.T) {
 		t.Errorf("a pod that starts is given a token: %+v %v", pod.Spec.Volumes, err)
 	}
 	for !apierrors.IsUnauthorized(reads(legacy, ns)) {
-		if time.Since(start) > 15*time.Second {
-			t.Fatal("the long-lived token is still accepted after 15 seconds")
+		if time.Since(start) > time.Minute {
+			t.Fatal("the long-lived token is still accepted after a minute")
 		}
 		time.Sleep(100 * time.Millisecond)
 	}

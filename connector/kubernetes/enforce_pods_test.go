@@ -82,8 +82,8 @@ func TestEnforcePods(t *testing.T) {
 		t.Error(err)
 	}
 	for !apierrors.IsUnauthorized(bound.read(ctx)) {
-		if time.Since(done) > 15*time.Second {
-			t.Fatal("the token still works after 15 seconds")
+		if time.Since(done) > time.Minute {
+			t.Fatal("the token still works after a minute")
 		}
 		time.Sleep(100 * time.Millisecond)
 	}

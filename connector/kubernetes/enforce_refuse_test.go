@@ -215,9 +215,9 @@ func TestEnforceRefuse(t *testing.T) {
 	}
 	eventually := func(what string, f func() bool) {
 		t.Helper()
-		for end := time.Now().Add(15 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(time.Minute); !f(); time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("not within 15 seconds: %s", what)
+				t.Fatalf("not within a minute: %s", what)
 			}
 		}
 	}
@@ -387,7 +387,7 @@ func measureRefusal(t *testing.T, e *Enforcer, step remit.Step, stolen *enforceH
 		}
 		done := time.Now()
 		for stolen.reads(t) {
-			if time.Since(done) > 15*time.Second {
+			if time.Since(done) > time.Minute {
 				t.Fatal("never refused")
 			}
 		}
@@ -396,7 +396,7 @@ func measureRefusal(t *testing.T, e *Enforcer, step remit.Step, stolen *enforceH
 			t.Fatal(err)
 		}
 		for undone := time.Now(); !stolen.reads(t); {
-			if time.Since(undone) > 15*time.Second {
+			if time.Since(undone) > time.Minute {
 				t.Fatal("never free")
 			}
 		}

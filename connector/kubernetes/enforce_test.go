@@ -265,7 +265,7 @@ func TestEnforceFreeze(t *testing.T) {
 	}
 	done := time.Now()
 	for b.write(ctx) == nil {
-		if time.Since(done) > 15*time.Second {
+		if time.Since(done) > time.Minute {
 			t.Fatal("never refused")
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -450,12 +450,12 @@ func TestEnforceFreezeMadeAnew(t *testing.T) {
 func enforceEventually(t *testing.T, f func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
 	}
-	t.Errorf("not within 10 seconds: %v", err)
+	t.Errorf("not within a minute: %v", err)
 }
 
 // TestEnforceFreezeAdministrator holds that what is frozen cannot free itself,
@@ -630,7 +630,7 @@ func TestEnforceGrants(t *testing.T) {
 	}
 	done, passed := time.Now(), 0
 	for !apierrors.IsForbidden(h.read(ctx)) {
-		if passed++; time.Since(done) > 10*time.Second {
+		if passed++; time.Since(done) > time.Minute {
 			t.Fatal("never refused")
 		}
 	}
@@ -863,8 +863,8 @@ func TestEnforceTokens(t *testing.T) {
 		t.Error(err)
 	}
 	for !apierrors.IsUnauthorized(h.read(ctx)) {
-		if time.Since(done) > 15*time.Second {
-			t.Fatal("the old token still works after 15 seconds")
+		if time.Since(done) > time.Minute {
+			t.Fatal("the old token still works after a minute")
 		}
 		if _, err := h.mint(ctx); err == nil {
 			t.Fatal("the old token has minted one of the new account")

@@ -124,7 +124,7 @@ func accepts(t *testing.T, config *rest.Config) bool {
 // what it has accepted.
 func ended(t *testing.T, c *cluster.Cluster, token string) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); accepts(t, c.TokenConfig(token)); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); accepts(t, c.TokenConfig(token)); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the old token is accepted still")
 		}

@@ -112,7 +112,7 @@ func (f *follower) rename(to string) {
 func (f *follower) settle() {
 	f.t.Helper()
 	var missing []int
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		seen := map[string]bool{}
 		for _, id := range f.queue.ids(f.t) {
 			seen[id] = true
