@@ -113,7 +113,14 @@ func theftAnswered(t *testing.T, dir, url string) {
 		s.work(s.TokenConfig(s.tokens[i]), workerAddress(i))
 	}
 	s.live(1)
+	// What he minted in the race is added to the plan as it becomes known.
 	all := plans()
+	wait(t, "the plan to be carried out", func() bool {
+		before := all
+		time.Sleep(time.Second)
+		all = plans()
+		return len(before) > 0 && len(all) == len(before) && all[0].State == remit.ResponseVerified && all[0].Version == before[0].Version
+	})
 	if len(all) != 1 {
 		t.Errorf("%d plans, not one", len(all))
 	}
