@@ -119,9 +119,9 @@ type followed struct {
 	saved  int64 // offset of the last position that was written
 	moved  bool  // another file has its name
 
-	// ended are files that were read to their end, the last ones: rotations in
-	// quick succession leave files of the same time, in which their order does
-	// not show.
+	// ended are the last files that were read to their end: rotations in quick
+	// succession leave files of the same time, which does not tell those that were
+	// read from those that were not.
 	ended []tailPosition
 }
 
@@ -199,7 +199,7 @@ func (f *followed) since(ctx context.Context, then time.Time) error {
 	}
 	for _, name := range rotated {
 		info, err := os.Stat(name)
-		if err != nil || info.ModTime().Before(then) || slices.ContainsFunc(f.ended, func(at tailPosition) bool { return is(name, at) }) {
+		if err != nil || info.ModTime().Before(then) || f.hasEnded(name) {
 			continue
 		}
 		if err := f.whole(ctx, name, 0); err != nil {
@@ -281,10 +281,11 @@ func head(r io.Reader, length int64) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// begins is how a file is known again of which offset bytes were read.
-func begins(r io.ReaderAt, offset int64) tailPosition {
-	length := min(offset, headBytes)
-	return tailPosition{Head: head(io.NewSectionReader(r, 0, length), length), Length: length}
+// begins is how a file is known again of which that many bytes were read. r is at its
+// beginning.
+func begins(r io.Reader, read int64) tailPosition {
+	length := min(read, headBytes)
+	return tailPosition{Head: head(r, length), Length: length}
 }
 
 type plainFile struct {
@@ -345,15 +346,35 @@ func (f *followed) whole(ctx context.Context, path string, offset int64) error {
 	}
 }
 
-// endWhole remembers a file that may be compressed.
-func (f *followed) endWhole(path string, bytes int64) {
+// endWhole remembers a file, perhaps compressed, of which that much was read.
+func (f *followed) endWhole(path string, read int64) {
 	r, err := openPlain(path)
 	if err != nil {
 		return // removed meanwhile
 	}
 	defer r.Close()
-	length := min(bytes, headBytes)
-	f.end(tailPosition{Head: head(r, length), Length: length})
+	f.end(begins(r, read))
+}
+
+// hasEnded says whether a file was read to its end. What is shorter than a head has
+// to be the whole of it: half a line, which a writer left, may be the beginning of
+// any other.
+func (f *followed) hasEnded(path string) bool {
+	return slices.ContainsFunc(f.ended, func(at tailPosition) bool {
+		r, err := openPlain(path)
+		if err != nil {
+			return false
+		}
+		defer r.Close()
+		if head(r, at.Length) != at.Head {
+			return false
+		}
+		if at.Length == headBytes {
+			return true
+		}
+		n, err := io.CopyN(io.Discard, r, 1)
+		return n == 0 && errors.Is(err, io.EOF)
+	})
 }
 
 // room returns the part of the buffer behind what is kept in it.
@@ -441,7 +462,7 @@ func (f *followed) advance(ctx context.Context) error {
 // next goes on from a file that was read to its end to the present one, by way of
 // files that came and went between them.
 func (f *followed) next(ctx context.Context, former fs.FileInfo) error {
-	read := begins(f.file, f.offset)
+	read := begins(io.NewSectionReader(f.file, 0, headBytes), f.offset)
 	last := f.file
 	if err := f.open(0); err != nil || f.file == last {
 		return err // between the renaming and the new file: there is one soon
@@ -488,7 +509,7 @@ func (f *followed) save(ctx context.Context) error {
 	if f.offset == f.saved {
 		return nil
 	}
-	at, err := json.Marshal(begins(f.file, f.offset))
+	at, err := json.Marshal(begins(io.NewSectionReader(f.file, 0, headBytes), f.offset))
 	if err != nil {
 		return err
 	}

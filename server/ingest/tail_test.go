@@ -185,6 +185,27 @@ func TestTailRotatedInAnInstant(t *testing.T) {
 	f.once()
 }
 
+// TestTailRotatedInHalfALine: a file that holds nothing but how every event begins
+// must not be taken for those that come after it.
+func TestTailRotatedInHalfALine(t *testing.T) {
+	f := newFollower(t)
+	f.write(2)
+	f.settle()
+	f.stop()
+	instant := time.Unix(1_795_000_000, 0)
+	for n, content := range []func(){func() {}, func() { f.append(event("0")[:20]) }, func() { f.write(3) }, func() { f.write(3) }} {
+		content()
+		if err := os.Chtimes(f.path, instant, instant.Add(time.Duration(n)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		f.rename(fmt.Sprintf("audit-2026-11-25T10-00-%02d.000.log", n))
+	}
+	f.write(1)
+	f.start()
+	f.settle()
+	f.once()
+}
+
 // TestTailLastLineWithoutEnd: what a writer left of a line when it rotated the
 // file is told, and is no obstacle.
 func TestTailLastLineWithoutEnd(t *testing.T) {
