@@ -296,9 +296,14 @@ func TestBackPressure(t *testing.T) {
 // that is damaged, which is never sent again.
 func TestSenderGoesAway(t *testing.T) {
 	d := newDesk(t)
-	for _, how := range []string{"", "gzip", "zstd"} {
+	for _, how := range []string{"lines", "list", "indented", "gzip", "zstd"} {
 		whole := event("a") + "\n" + event("b") + "\n"
-		if how != "" {
+		switch how {
+		case "list":
+			whole = list("a", "b")
+		case "indented":
+			whole = strings.ReplaceAll(list("a", "b"), ",", ",\n")
+		case "gzip", "zstd":
 			whole = packed(t, how, whole)
 		}
 		for _, arrived := range []int{0, 1, len(whole) / 2, len(whole)} {
