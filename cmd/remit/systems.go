@@ -30,7 +30,7 @@ func systemOf(ctx context.Context, data *dataDir, name string, of []connector.De
 		return s.ID, nil
 	}
 	if len(of) == 0 {
-		return "", remit.Errorf(remit.Invalid, op, "there is no system %q yet, and what kind it is of cannot be told from the events: name their source with --source (%s)",
+		return "", remit.Errorf(remit.Invalid, op, "there is no system %q yet, and what kind it is of cannot be told from the events: name their source with --source, or under logs in remit.yaml with source (%s)",
 			name, strings.Join(sourceNames(), ", "))
 	}
 	kind := of[0].Source().Connector
